@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every Python test has: options, the watchdog, mounts, and the checks for what is left.
+
+    pytest tests/mount                     mounts by the user that runs pytest
+    pytest --as-user=sbxtest tests/mount   from root: all of it again as an unprivileged user
+    pytest --fs-target=plain ...           the tests of fs/ on a plain directory, to check the tests
+
+A test that hangs is interrupted after its time limit (300 s, or @pytest.mark.timeout(SECONDS)); if
+it sits in the kernel, the FUSE connections are aborted, which frees it.
+"""
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from support import mounts
+from support.mounts import Mount, Settings, work_directory
+from support.tools import run
+
+TEST_USER = "sbxtest"
+
+
+def pytest_addoption(parser):
+    group = parser.getgroup("sbxfs")
+    group.addoption("--sbxfs", metavar="PATH", help="the sbxfs program (default: "
+                    "$SBXFS_BUILD/fs/sbxfs, else build/fs/sbxfs)")
+    group.addoption("--as-user", metavar="NAME", help="run the whole session as this user; it is "
+                    "made if it is not there; only for root")
+    group.addoption("--fs-target", choices=("local", "plain"), default=os.environ.get(
+        "SBXFS_FS_TARGET", "local"), help="what the tests of fs/ work on")
+    group.addoption("--seed", type=int, help="seed of the random walks")
+    group.addoption("--steps", type=int, help="length of the random walks")
+    group.addoption("--rounds", type=int, help="rounds of the consistency loops")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "timeout(seconds): time limit of this test")
+    config.addinivalue_line("markers", "mount_only: makes sense on a mount only")
+    config.addinivalue_line("markers", "slow: takes more than some seconds")
+    if config.getoption("--sbxfs"):
+        Settings.sbxfs = os.path.abspath(config.getoption("--sbxfs"))
+
+
+# -- the unprivileged user
+
+def _ensure_user(name):
+    """Make the user if it is missing; True if it was made here."""
+    try:
+        pwd.getpwnam(name)
+        return False
+    except KeyError:
+        run(["useradd", "--create-home", "--shell", "/bin/sh", name])
+        return True
+
+
+def _open_fuse():
+    """Let users open /dev/fuse; returns the mode to put back, or None."""
+    mode = os.stat("/dev/fuse").st_mode & 0o7777
+    if mode & 0o006 == 0o006:
+        return None
+    os.chmod("/dev/fuse", 0o666)
+    return mode
+
+
+class _User:
+    """The unprivileged user and its access to /dev/fuse, both undone at the end."""
+
+    def __init__(self, name):
+        self.name = name
+        self.made = _ensure_user(name)
+        self.mode = _open_fuse()
+
+    def undo(self):
+        if self.mode is not None:
+            os.chmod("/dev/fuse", self.mode)
+        if self.made:
+            run(["userdel", "--remove", self.name], check=False)
+
+
+@pytest.fixture(scope="session")
+def user():
+    """The name of an unprivileged user that may mount. Only root can make one."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can switch to an unprivileged user")
+    who = _User(TEST_USER)
+    yield who.name
+    who.undo()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config):
+    """--as-user: the same command once more, as that user."""
+    name = config.getoption("--as-user")
+    if not name:
+        return None
+    if os.geteuid() != 0:
+        raise pytest.UsageError("--as-user is for root")
+    who = _User(name)
+    try:
+        arguments = list(config.invocation_params.args)
+        if "--as-user" in arguments:
+            at = arguments.index("--as-user")
+            del arguments[at:at + 2]
+        arguments = [a for a in arguments if not str(a).startswith("--as-user=")]
+        entry = pwd.getpwnam(name)
+        environ = dict(os.environ, HOME=entry.pw_dir, USER=name, LOGNAME=name,
+                       PYTHONDONTWRITEBYTECODE="1")
+        for key in ("XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR"):
+            environ.pop(key, None)
+        return subprocess.call(
+            [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *map(str, arguments)],
+            env=environ, user=entry.pw_uid, group=entry.pw_gid, extra_groups=[])
+    finally:
+        who.undo()
+
+
+# -- the watchdog
+
+class TimeIsUp(BaseException):
+    """Not an Exception, so that no test catches it by chance."""
+
+
+def _interrupt(_signal, _frame):
+    raise TimeIsUp("the test has reached its time limit")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_protocol(item):
+    marker = item.get_closest_marker("timeout")
+    limit = marker.args[0] if marker else 300
+    before = signal.signal(signal.SIGALRM, _interrupt)
+    signal.setitimer(signal.ITIMER_REAL, limit)
+    last = threading.Timer(limit + 10, mounts.abort_all)  # it sits in the kernel: free it
+    last.daemon = True
+    last.start()
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        last.cancel()
+        signal.signal(signal.SIGALRM, before)
+
+
+# -- mounts
+
+def _need_sbxfs():
+    if not mounts.sbxfs_path().exists():
+        pytest.fail("%s is not there: build it, or give --sbxfs" % mounts.sbxfs_path(),
+                    pytrace=False)
+
+
+@pytest.fixture
+def base():
+    """An empty directory that sandboxes under another uid can reach; removed afterwards."""
+    path = work_directory()
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def _shared():
+    """The holder of the one mount that most tests share."""
+    kept = {}
+    path = work_directory("sbxfs-shared-")
+    yield kept, path
+    try:
+        if kept.get("mount"):
+            kept["mount"].stop()
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def mount(_shared):
+    """One sbxfs for many tests, by the user that runs pytest; a new one if the last has died."""
+    _need_sbxfs()
+    kept, path = _shared
+    now = kept.get("mount")
+    if now is not None and not now.is_alive():
+        now.dirty_end = now.expected_end = True  # the test in which it died has said so
+        now.stop()
+        now = None
+    if now is None:
+        kept["count"] = kept.get("count", 0) + 1
+        kept["mount"] = None
+        now = Mount(path / str(kept["count"]), options=("drain=1s", "max-sandboxes=4096"))
+        kept["mount"] = now.start()
+    return now
+
+
+@pytest.fixture
+def fresh_mount(base):
+    """fresh_mount(options=..., user=..., env=..., start=True): a mount of this test's own."""
+    _need_sbxfs()
+    made = []
+
+    def make(options=("drain=1s",), user=None, env=None, start=True):
+        new = Mount(base / str(len(made)), options=options, user=user, env=env)
+        made.append(new)
+        return new.start() if start else new
+    yield make
+    problems = []
+    for each in reversed(made):
+        try:
+            each.stop()
+        except AssertionError as error:
+            problems.append(str(error))
+    assert not problems, "\n".join(problems)
+
+
+_count = 0
+
+
+@pytest.fixture
+def box(mount):
+    """A new running sandbox in the shared mount, destroyed afterwards."""
+    global _count
+    _count += 1
+    new = mount.create("box%d" % _count)
+    yield new
+    if mount.is_alive():
+        new.destroy()
+
+
+@pytest.fixture(autouse=True)
+def _healthy():
+    """After each test: no sanitizer report, and no sbxfs that died by itself."""
+    yield
+    problems = []
+    for each in mounts.live:
+        report = each.scan()
+        if report:
+            problems.append("sanitizer report:\n" + report)
+        if not each.is_alive() and not each.expected_end:
+            each.expected_end = each.dirty_end = True
+            problems.append("sbxfs died with %s:\n%s" % (each.process.returncode,
+                                                         each.log()[-8000:]))
+    assert not problems, "\n".join(problems)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _nothing_left():
+    """At the end: nothing of what this session started is left. Zombies don't count."""
+    yield
+    for each in list(mounts.live):
+        each.stop()
+    for path in mounts.work_directories:
+        assert not mounts.mounts_below(path), "mounts left: %s" % mounts.mounts_below(path)
+        left = mounts.processes_of(path)
+        assert not left, "processes left: %s" % left
