@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every compiler, with warnings as errors, and every unit test and fuzz corpus in each build."""
+
+import os
+import re
+
+import pytest
+
+from support import builds
+
+# Known before anything is built where tools/test has configured gcc's build; the same in every build.
+UNITS = sorted(builds.unit_tests("gcc"))
+
+
+@pytest.mark.timeout(1000)
+@pytest.mark.parametrize("build", builds.wanted())
+def test_build(build):
+    code, said = builds.make(build)
+    assert code == 0, said[-20000:]
+    warnings = [w for w in re.findall(r"^.*warning: .*$", said, re.M) if "has no sources" not in w]
+    assert not warnings, "\n".join(warnings)
+
+
+@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("build", builds.wanted())
+def test_unit(build, unit):
+    described = builds.unit_tests(build).get(unit)
+    assert described, "%s is not in the build %s: did it fail?" % (unit, builds.directory(build))
+    env = dict(os.environ, **builds.SANITIZERS, **described["env"])
+    slowness = 4 if build in ("asan", "tsan") else 1
+    code, said = builds.run(described["cmd"], described["timeout"] * slowness, env=env)
+    assert code == 0, "%s: exit %d\n%s" % (" ".join(described["cmd"]), code, said[-20000:])
+

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the linters say: clang-format, clang-tidy, shellcheck, and the man page's own formatter."""
+
+import json
+import os
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from support import builds
+from support.builds import ROOT
+
+
+def sources(*suffixes):
+    return sorted(str(path.relative_to(ROOT)) for top in ("fs", "providers", "transport", "tests")
+                  for path in (ROOT / top).rglob("*") if path.suffix in suffixes)
+
+
+def test_layout_of_the_text_is_clang_formats():
+    code, said = builds.run([ROOT / "tools" / "format", "--check"], 120)
+    assert code == 0, said[-20000:]
+
+
+def tidy(where, path):
+    done = subprocess.run(["clang-tidy", "--quiet", "-p", where, path], cwd=ROOT, timeout=600, check=False,
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return "" if done.returncode == 0 else "%s%s" % (done.stdout, done.stderr)
+
+
+@pytest.mark.timeout(1500)
+@pytest.mark.skipif("clang" not in builds.wanted(), reason="tools/test without a pattern makes clang's build")
+def test_clang_tidy_finds_nothing():
+    where = builds.directory("clang")
+    commands = where / "compile_commands.json"
+    assert commands.exists(), "%s is not there: clang's build has failed" % commands
+    known = {os.path.relpath(os.path.join(c["directory"], c["file"]), ROOT) for c in json.loads(commands.read_text())}
+    paths = [path for path in sources(".c") if path in known]
+    missing = [path for path in sources(".c") if path not in known]
+    assert not missing, "no meson.build lists: " + " ".join(missing)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        said = list(pool.map(lambda path: tidy(where, path), paths))
+    assert not any(said), "".join(said)[-30000:]
+
+
+def scripts():
+    found = []
+    for path in sorted([*(ROOT / "tools").iterdir(), *(ROOT / ".ci").iterdir()]):
+        if path.is_file() and path.read_bytes().startswith((b"#!/bin/sh", b"#!/bin/bash")):
+            found.append(str(path.relative_to(ROOT)))
+    return found
+
+
+@pytest.mark.parametrize("script", scripts())
+def test_shellcheck_finds_nothing(script):
+    code, said = builds.run(["shellcheck", "--severity=style", script], 60)
+    assert code == 0, said
+
+
+def test_man_page_is_set_without_a_warning():
+    code, said = builds.run(["groff", "-man", "-Tutf8", "-ww", "-z", "fs/sbxfs.1"], 60)
+    assert code == 0 and not said, said

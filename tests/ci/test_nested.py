@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The mount tests again: under the sanitizers, and as a user who is not root."""
+
+import os
+import re
+import shutil
+
+import pytest
+
+from support import builds
+from support.builds import ROOT
+from support.mounts import work_directory
+
+# What the sanitizers look at, `pytest -k`: what is most entangled, for these runs are several times slower.
+SANITIZED = "random_walk or ctl or control or exec or lifecycle or fault or restart or hostile"
+
+# What the unprivileged user runs: all mount tests but those that are only about size.
+UNPRIVILEGED = "not thousand and not random_walk"
+
+IS_FULL = set(builds.wanted()) == set(builds.BUILDS)
+
+
+def nested(tell, what, argv, timeout, env):
+    """Run pytest once more; its closing line is told, its output shown if it failed."""
+    argv = ["/usr/bin/python3", "-m", "pytest", "-q", "-p", "no:cacheprovider", *argv]
+    code, said = builds.run(argv, timeout, env=dict(os.environ, PYTHONDONTWRITEBYTECODE="1", **env))
+    closing = said.rstrip().rsplit("\n", 1)[-1].strip("= ")
+    tell("%-14s %s" % (what, closing))
+    assert code == 0, said[-60000:]
+    assert re.search(r"[1-9]\d* passed", closing), said[-5000:]
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(not IS_FULL, reason="tools/test without a pattern makes the sanitizers' builds")
+@pytest.mark.parametrize("build", ["asan", "tsan"])
+def test_mount_under_sanitizer(build, tell):
+    nested(tell, "mount, " + build, ["tests/mount", "-k", SANITIZED], 880,
+           dict(builds.SANITIZERS, SBXFS_BUILD=str(builds.directory(build))))
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(not IS_FULL, reason="only with every build, not with a pattern")
+@pytest.mark.skipif(os.geteuid() != 0, reason="the whole run is unprivileged already")
+def test_mount_as_a_user(tell):
+    # The user may not be able to read where we are: a copy of the tests and of the programs.
+    copy = work_directory("sbxfs-user-")
+    try:
+        copy.chmod(0o755)
+        shutil.copytree(ROOT / "tests", copy / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+        build = builds.directory("gcc")
+        for program in ("fs/sbxfs", "providers/local/sbxfs-holder"):
+            (copy / "build" / program).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(build / program, copy / "build" / program)
+        nested(tell, "mount, a user", [str(copy / "tests" / "mount"), "-k", UNPRIVILEGED, "--as-user=sbxtest"], 880,
+               {"SBXFS_BUILD": str(copy / "build")})
+    finally:
+        shutil.rmtree(copy, ignore_errors=True)
