@@ -32,7 +32,7 @@ def pytest_addoption(parser):
                     "$SBXFS_BUILD/fs/sbxfs, else build/fs/sbxfs)")
     group.addoption("--as-user", metavar="NAME", help="run the whole session as this user; it is "
                     "made if it is not there; only for root")
-    group.addoption("--fs-target", choices=("local", "plain"), default=os.environ.get(
+    group.addoption("--fs-target", metavar="local|plain|DIRECTORY", default=os.environ.get(
         "SBXFS_FS_TARGET", "local"), help="what the tests of fs/ work on")
     group.addoption("--seed", type=int, help="seed of the random walks")
     group.addoption("--steps", type=int, help="length of the random walks")
