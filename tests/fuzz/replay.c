@@ -27,7 +27,8 @@ static int feed(const char *path)
                 return -1;
         }
         /* Exactly as large as the input, so that the address sanitizer sees a read past its end. */
-        if (fstat(fileno(f), &st) == 0 && (data = malloc((size_t)st.st_size ? (size_t)st.st_size : 1))) {
+        if (fstat(fileno(f), &st) == 0 &&
+            (data = malloc((size_t)st.st_size ? (size_t)st.st_size : 1))) {
                 size_t size = fread(data, 1, (size_t)st.st_size, f);
 
                 (void)LLVMFuzzerTestOneInput(data, size); /* always 0; a finding is a crash */
