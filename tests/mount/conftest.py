@@ -7,6 +7,7 @@ marked mount_only hold only on a mount and are left out elsewhere.
 """
 
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -14,12 +15,14 @@ from pathlib import Path
 import pytest
 
 from support.mounts import work_directory
+from support.plain import PlainBox
 
 
 def pytest_collection_modifyitems(config, items):
     if config.getoption("--fs-target") == "local":
         return
-    left_out = [i for i in items if i.get_closest_marker("mount_only") or "box" in i.fixturenames]
+    left_out = [i for i in items if i.get_closest_marker("mount_only")
+                or "mount" in i.fixturenames or "fresh_mount" in i.fixturenames]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [i for i in items if i not in left_out]
@@ -38,6 +41,29 @@ def fsdir(request):
         path = Path(tempfile.mkdtemp(dir=target))
     yield path
     shutil.rmtree(os.fsencode(path), ignore_errors=True)
+
+
+@pytest.fixture
+def new_box(request):
+    """new_box(): one more sandbox, or where the target is plain, a directory that passes for one."""
+    target = request.config.getoption("--fs-target")
+    made = []
+
+    def make():
+        if target == "local":
+            mount = request.getfixturevalue("mount")
+            made.append(mount.create("%s%d" % (make.prefix, len(made))))
+        else:
+            made.append(PlainBox(work_directory("sbxfs-plain-")))
+        return made[-1]
+    make.prefix = re.sub("[^A-Za-z0-9]", "", request.node.name)[5:35]
+    if target == "local":
+        request.getfixturevalue("mount")  # so that it ends after us
+    yield make
+    for box in made:
+        box.destroy()
+        if target != "local":
+            shutil.rmtree(box.fs, ignore_errors=True)
 
 
 @pytest.fixture

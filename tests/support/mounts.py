@@ -238,6 +238,22 @@ class Sandbox:
                 raise Failed("exec %s still runs after %s s: %r" % (
                     number, timeout, self.read("exec/%s/status" % number)))
 
+    def wait_by(self, number, how, timeout=60):
+        """Learn of the end in one of the ways there are: wait, exit (polled), or follow."""
+        if how == "wait":
+            return self.read("exec/%s/wait" % number)
+        if how == "follow":
+            return self.read("exec/%s/follow" % number)
+        return wait_for(lambda: self.read("exec/%s/exit" % number), timeout, 0.0005,
+                        "the exit of exec %s" % number)
+
+    def kill(self, number, signal="KILL"):
+        """Kill an exec that runs."""
+        self.ctl("kill -%s %s" % (signal, number))
+
+    def is_running(self, number):
+        return self.read("exec/%s/exit" % number) == b""
+
     def result(self, number):
         """The result of an exec that has ended."""
         base = "exec/%s/" % number

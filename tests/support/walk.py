@@ -99,12 +99,31 @@ class Walk:
     def name(self):
         return b"n%d" % self.dice.randrange(7)
 
-    def path(self):
-        """A path of one to four names; most exist, or their parent does."""
-        parts = [self.name()]
-        while len(parts) < 4 and self.dice.random() < 0.45:
-            parts.append(self.name())
-        return b"/".join(parts)
+    def path(self, kind=None):
+        """A path: often one that is there (of the kind, if given), often a name beside such."""
+        chance = self.dice.random()
+        if chance < 0.5:
+            there = self.there(kind)
+            if there:
+                return self.dice.choice(there)
+        if chance < 0.85:
+            parents = [d for d in self.there("directory") if d.count(b"/") < 3] + [b"."]
+            return os.path.normpath(os.path.join(self.dice.choice(parents), self.name()))
+        return b"/".join(self.name() for _ in range(self.dice.randrange(1, 4)))
+
+    def there(self, kind):
+        """What the model has, in an order that depends on the names only."""
+        found = []
+        for base, directories, files in os.walk(self.tops[1]):
+            for name in directories + files:
+                path = os.path.join(base, name)
+                is_link = os.path.islink(path)
+                is_directory = not is_link and name in directories
+                if kind is None or (kind == "link" and is_link) or (
+                        kind == "directory" and is_directory) or (
+                        kind == "file" and not is_link and not is_directory):
+                    found.append(os.path.relpath(path, self.tops[1]))
+        return sorted(found)
 
     def data(self):
         size = self.dice.choice((0, 1, 10, 100, 4095, 4096, 4097, 9000, 70_000))
@@ -130,7 +149,7 @@ class Walk:
             (0, 0, os.O_APPEND, os.O_TRUNC, os.O_NOFOLLOW)), 0)
 
     def _open(self, flags, mode):
-        path = self.path()
+        path = self.path("file")
         opened = []
 
         def call(side):
@@ -160,7 +179,7 @@ class Walk:
             pair.close()
 
     def write_whole(self):
-        path, data = self.path(), self.data()
+        path, data = self.path("file"), self.data()
 
         def call(side):
             with open(self.at(side, path), "wb") as file:
@@ -169,7 +188,7 @@ class Walk:
         self.compare_path(path)
 
     def save_by_rename(self):
-        path, data = self.path(), self.data()
+        path, data = self.path("file"), self.data()
 
         def call(side):
             with open(self.at(side, path) + b".tmp", "xb") as file:
@@ -183,7 +202,7 @@ class Walk:
         self.compare_path(path)
 
     def truncate(self):
-        path, size = self.path(), self.offset()
+        path, size = self.path("file"), self.offset()
         self.both("truncate %r %d" % (path, size),
                   lambda side: os.truncate(self.at(side, path), size))
         self.compare_path(path)
@@ -206,26 +225,23 @@ class Walk:
         self.compare_path(path)
 
     def rmdir(self):
-        path = self.path()
+        path = self.path("directory")
         self.both("rmdir %r" % path, lambda side: os.rmdir(self.at(side, path)))
         self.compare_path(path)
 
     def symlink(self):
-        """Targets that stay inside: others are re-anchored on a mount."""
-        path = self.path()
-        target = self.path()
-        if self.dice.random() < 0.5:
-            target = b"../" * path.count(b"/") + target
+        """Targets without `..`: one that is moved up would be re-anchored on a mount."""
+        path, target = self.path(), self.path()
         self.both("symlink %r %r" % (target, path),
                   lambda side: os.symlink(target, self.at(side, path)))
         self.compare_path(path)
 
     def readlink(self):
-        path = self.path()
+        path = self.path("link")
         self.both("readlink %r" % path, lambda side: os.readlink(self.at(side, path)))
 
     def link(self):
-        old, new = self.path(), self.path()
+        old, new = self.path("file"), self.path()
         self.both("link %r %r" % (old, new), lambda side: os.link(
             self.at(side, old), self.at(side, new), follow_symlinks=False))
         self.compare_path(old)
@@ -246,7 +262,7 @@ class Walk:
         self.compare_path(path)
 
     def listing(self):
-        path = self.path() if self.dice.random() < 0.7 else b"."
+        path = self.path("directory") if self.dice.random() < 0.8 else b"."
         self.both("readdir %r" % path, lambda side: sorted(os.listdir(self.at(side, path))))
 
     def stat_path(self):
