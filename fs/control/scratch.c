@@ -49,8 +49,9 @@ struct scratch *scratch_ref(struct scratch *s)
         return s;
 }
 
-static void unref_locked(struct scratch *s) REQUIRES(s->table->lock)
+static void unref_locked(struct scratches *t, struct scratch *s) REQUIRES(t->lock)
 {
+        (void)t; /* names the lock */
         if (__atomic_sub_fetch(&s->refs, 1, __ATOMIC_ACQ_REL) > 0)
                 return;
         list_remove(&s->link);
@@ -67,7 +68,7 @@ void scratch_unref(struct scratch *s)
 
         t = s->table;
         mutex_lock(&t->lock);
-        unref_locked(s);
+        unref_locked(t, s);
         mutex_unlock(&t->lock);
 }
 
@@ -77,7 +78,7 @@ void scratches_free(struct scratches *t)
                 return;
 
         mutex_lock(&t->lock);
-        list_for_each_safe(l, tmp, &t->all) {
+        list_for_each_safe (l, tmp, &t->all) {
                 struct scratch *s = list_entry(l, struct scratch, link);
 
                 list_remove(&s->link);
@@ -91,7 +92,7 @@ void scratches_free(struct scratches *t)
 
 static struct scratch *find(struct scratches *t, uint64_t dir, const char *name) REQUIRES(t->lock)
 {
-        list_for_each(l, &t->all) {
+        list_for_each (l, &t->all) {
                 struct scratch *s = list_entry(l, struct scratch, link);
 
                 if (s->dir == dir && strcmp(s->name, name) == 0)
@@ -117,7 +118,7 @@ struct scratch *scratches_by_id(struct scratches *t, uint32_t id)
         struct scratch *ret = NULL;
 
         mutex_lock(&t->lock);
-        list_for_each(l, &t->all) {
+        list_for_each (l, &t->all) {
                 struct scratch *s = list_entry(l, struct scratch, link);
 
                 if (s->id == id) {
@@ -133,12 +134,13 @@ static size_t count(struct scratches *t, uint64_t dir) REQUIRES(t->lock)
 {
         size_t n = 0;
 
-        list_for_each(l, &t->all)
+        list_for_each (l, &t->all)
                 n += list_entry(l, struct scratch, link)->dir == dir;
         return n;
 }
 
-static int add(struct scratches *t, uint64_t dir, const char *name, struct scratch *s) REQUIRES(t->lock)
+static int add(struct scratches *t, uint64_t dir, const char *name, struct scratch *s)
+        REQUIRES(t->lock)
 {
         if (find(t, dir, name))
                 return -EEXIST;
@@ -153,7 +155,8 @@ static int add(struct scratches *t, uint64_t dir, const char *name, struct scrat
         return 0;
 }
 
-int scratches_create(struct scratches *t, uint64_t dir, const char *name, mode_t mode, struct scratch **ret)
+int scratches_create(struct scratches *t, uint64_t dir, const char *name, mode_t mode,
+                     struct scratch **ret)
 {
         struct scratch *s;
         int r;
@@ -180,11 +183,11 @@ int scratches_create(struct scratches *t, uint64_t dir, const char *name, mode_t
         return 0;
 }
 
-static void unlink_locked(struct scratch *s) REQUIRES(s->table->lock)
+static void unlink_locked(struct scratches *t, struct scratch *s) REQUIRES(t->lock)
 {
         s->dir = 0;
         s->ctime_real_ns = clock_real_ns();
-        unref_locked(s);
+        unref_locked(t, s);
 }
 
 int scratches_unlink(struct scratches *t, uint64_t dir, const char *name)
@@ -194,7 +197,7 @@ int scratches_unlink(struct scratches *t, uint64_t dir, const char *name)
         mutex_lock(&t->lock);
         s = find(t, dir, name);
         if (s)
-                unlink_locked(s);
+                unlink_locked(t, s);
         mutex_unlock(&t->lock);
         return s ? 0 : -ENOENT;
 }
@@ -211,7 +214,7 @@ int scratches_rename(struct scratches *t, uint64_t dir, const char *name, const 
         old = find(t, dir, new_name);
         if (s && s != old) {
                 if (old)
-                        unlink_locked(old);
+                        unlink_locked(t, old);
                 memcpy(s->name, new_name, strlen(new_name) + 1);
                 s->ctime_real_ns = clock_real_ns();
         }
@@ -222,11 +225,11 @@ int scratches_rename(struct scratches *t, uint64_t dir, const char *name, const 
 void scratches_drop_dir(struct scratches *t, uint64_t dir)
 {
         mutex_lock(&t->lock);
-        list_for_each_safe(l, tmp, &t->all) {
+        list_for_each_safe (l, tmp, &t->all) {
                 struct scratch *s = list_entry(l, struct scratch, link);
 
                 if (s->dir == dir)
-                        unlink_locked(s);
+                        unlink_locked(t, s);
         }
         mutex_unlock(&t->lock);
 }
@@ -236,7 +239,7 @@ bool scratches_at(struct scratches *t, uint64_t dir, size_t i, char name[256], u
         bool found = false;
 
         mutex_lock(&t->lock);
-        list_for_each(l, &t->all) {
+        list_for_each (l, &t->all) {
                 struct scratch *s = list_entry(l, struct scratch, link);
 
                 if (s->dir != dir || i-- > 0)

@@ -36,8 +36,11 @@ void scratch_unref(struct scratch *s); /* accepts NULL */
 
 /* `dir` is the directory's node number. All give references. */
 struct scratch *scratches_find(struct scratches *t, uint64_t dir, const char *name);
-struct scratch *scratches_by_id(struct scratches *t, uint32_t id); /* also an unlinked one that is open */
-int scratches_create(struct scratches *t, uint64_t dir, const char *name, mode_t mode, struct scratch **ret); /* -EEXIST, -ENOSPC too many, -ENAMETOOLONG, -ENOMEM */
+/* also an unlinked one that is open */
+struct scratch *scratches_by_id(struct scratches *t, uint32_t id);
+/* -EEXIST, -ENOSPC too many, -ENAMETOOLONG, -ENOMEM */
+int scratches_create(struct scratches *t, uint64_t dir, const char *name, mode_t mode,
+                     struct scratch **ret);
 
 int scratches_unlink(struct scratches *t, uint64_t dir, const char *name); /* -ENOENT */
 /* Within one directory; replaces what has the new name. -ENOENT. */
@@ -53,5 +56,6 @@ void scratch_set_mode(struct scratch *s, mode_t mode);
 void scratch_set_mtime(struct scratch *s, uint64_t real_ns);
 int scratch_truncate(struct scratch *s, uint64_t size); /* -EFBIG, -ENOMEM */
 ssize_t scratch_read(struct scratch *s, void *data, size_t size, uint64_t offset);
-int scratch_write(struct scratch *s, const void *data, size_t size, uint64_t offset); /* -EFBIG, -ENOMEM; nothing was written then */
+/* -EFBIG, -ENOMEM; nothing was written then */
+int scratch_write(struct scratch *s, const void *data, size_t size, uint64_t offset);
 int scratch_copy(struct scratch *s, struct buf *to); /* append the whole content */

@@ -79,7 +79,7 @@ void snapshots_free(struct snapshots *t) NO_THREAD_SAFETY_ANALYSIS
         if (!t)
                 return;
 
-        list_for_each_safe(l, tmp, &t->frozen)
+        list_for_each_safe (l, tmp, &t->frozen)
                 drop(t, list_entry(l, struct frozen, link));
         mutex_done(&t->lock);
         free(t);
@@ -89,7 +89,7 @@ static void sweep(struct snapshots *t) REQUIRES(t->lock)
 {
         uint64_t now = clock_mono_ns();
 
-        list_for_each_safe(l, tmp, &t->frozen) {
+        list_for_each_safe (l, tmp, &t->frozen) {
                 struct frozen *f = list_entry(l, struct frozen, link);
 
                 if (f->until_ns > now && t->count <= FROZEN_MAX)
@@ -100,7 +100,7 @@ static void sweep(struct snapshots *t) REQUIRES(t->lock)
 
 static struct frozen *find(struct snapshots *t, uint64_t node, pid_t tgid) REQUIRES(t->lock)
 {
-        list_for_each(l, &t->frozen) {
+        list_for_each (l, &t->frozen) {
                 struct frozen *f = list_entry(l, struct frozen, link);
 
                 if (f->node == node && f->tgid == tgid)
@@ -148,7 +148,7 @@ void snapshots_freeze(struct snapshots *t, uint64_t node, pid_t tgid, struct sna
 void snapshots_drop(struct snapshots *t, pid_t tgid)
 {
         mutex_lock(&t->lock);
-        list_for_each_safe(l, tmp, &t->frozen) {
+        list_for_each_safe (l, tmp, &t->frozen) {
                 struct frozen *f = list_entry(l, struct frozen, link);
 
                 if (f->tgid == tgid)
