@@ -46,11 +46,16 @@ struct op {
         /* Set with -EINPROGRESS: */
         uint64_t wait_key;
         uint64_t retry_ns; /* CLOCK_MONOTONIC; NEVER_NS */
-        bool any_signal; /* every signal of the caller ends the wait (wait, follow), not only those that end the caller */
+        /*
+         * every signal of the caller ends the wait (wait, follow), not only those that end the
+         * caller
+         */
+        bool any_signal;
 };
 
 struct tree_entry {
-        uint64_t node; /* 0 in a lookup's answer: no such name, and entry_ttl_ns says how long that holds */
+        /* 0 in a lookup's answer: no such name, and entry_ttl_ns says how long that holds */
+        uint64_t node;
         uint64_t generation;
         struct stat st;
         uint64_t entry_ttl_ns, attr_ttl_ns;
@@ -66,7 +71,8 @@ struct tree_opened {
 
 struct tree_dir_sink {
         /* False: it did not fit, nothing is counted for it. entry->node 0: only st.st_ino and the type are valid. */
-        bool (*add)(struct tree_dir_sink *to, const char *name, const struct tree_entry *entry, uint64_t next_offset);
+        bool (*add)(struct tree_dir_sink *to, const char *name, const struct tree_entry *entry,
+                    uint64_t next_offset);
 };
 
 /* News for the kernel's side. Called without locks; none of them blocks for long: the receiver queues, but for inval_* which return
@@ -94,8 +100,10 @@ struct tree_config {
 struct workers;
 
 /* The tree comes first, since the fleet needs its listener; tree_start then tells it the fleet. Before that only the root answers. */
-int tree_new(const struct tree_config *config, const struct tree_events *events, struct workers *workers, struct tree **ret);
-const struct listener *tree_listener(struct tree *t); /* for fleet_open; lives as long as the tree */
+int tree_new(const struct tree_config *config, const struct tree_events *events,
+             struct workers *workers, struct tree **ret);
+/* for fleet_open; lives as long as the tree */
+const struct listener *tree_listener(struct tree *t);
 void tree_start(struct tree *t, struct fleet *fleet);
 /* All handles were released, no operation runs. The fleet is closed after it. */
 void tree_stop(struct tree *t);
@@ -103,39 +111,52 @@ void tree_free(struct tree *t);
 
 void op_init(struct op *op, uint64_t deadline_ns);
 
-int tree_lookup(struct tree *t, struct op *op, uint64_t parent, const char *name, struct tree_entry *ret);
+int tree_lookup(struct tree *t, struct op *op, uint64_t parent, const char *name,
+                struct tree_entry *ret);
 void tree_forget(struct tree *t, uint64_t node, uint64_t count);
-int tree_getattr(struct tree *t, struct op *op, uint64_t node, struct handle *h, struct tree_entry *ret); /* h may be NULL */
-/* `what` are vol_set bits; owner changes are answered by the caller: success, nothing done. */
-int tree_setattr(struct tree *t, struct op *op, uint64_t node, struct handle *h, unsigned what, const struct stat *to,
+/* h may be NULL */
+int tree_getattr(struct tree *t, struct op *op, uint64_t node, struct handle *h,
                  struct tree_entry *ret);
-int tree_readlink(struct tree *t, struct op *op, uint64_t node, char *target, size_t size); /* NUL-terminated */
-int tree_mkdir(struct tree *t, struct op *op, uint64_t parent, const char *name, mode_t mode, struct tree_entry *ret);
-int tree_mknod(struct tree *t, struct op *op, uint64_t parent, const char *name, mode_t mode, struct tree_entry *ret);
-int tree_symlink(struct tree *t, struct op *op, uint64_t parent, const char *name, const char *target, struct tree_entry *ret);
-int tree_link(struct tree *t, struct op *op, uint64_t node, uint64_t parent, const char *name, struct tree_entry *ret);
+/* `what` are vol_set bits; owner changes are answered by the caller: success, nothing done. */
+int tree_setattr(struct tree *t, struct op *op, uint64_t node, struct handle *h, unsigned what,
+                 const struct stat *to, struct tree_entry *ret);
+/* NUL-terminated */
+int tree_readlink(struct tree *t, struct op *op, uint64_t node, char *target, size_t size);
+int tree_mkdir(struct tree *t, struct op *op, uint64_t parent, const char *name, mode_t mode,
+               struct tree_entry *ret);
+int tree_mknod(struct tree *t, struct op *op, uint64_t parent, const char *name, mode_t mode,
+               struct tree_entry *ret);
+int tree_symlink(struct tree *t, struct op *op, uint64_t parent, const char *name,
+                 const char *target, struct tree_entry *ret);
+int tree_link(struct tree *t, struct op *op, uint64_t node, uint64_t parent, const char *name,
+              struct tree_entry *ret);
 int tree_unlink(struct tree *t, struct op *op, uint64_t parent, const char *name);
 int tree_rmdir(struct tree *t, struct op *op, uint64_t parent, const char *name);
-int tree_rename(struct tree *t, struct op *op, uint64_t parent, const char *name, uint64_t new_parent, const char *new_name,
-                unsigned flags);
+int tree_rename(struct tree *t, struct op *op, uint64_t parent, const char *name,
+                uint64_t new_parent, const char *new_name, unsigned flags);
 
-int tree_create(struct tree *t, struct op *op, uint64_t parent, const char *name, mode_t mode, int flags,
-                struct tree_entry *ret, struct tree_opened *ret_opened);
+int tree_create(struct tree *t, struct op *op, uint64_t parent, const char *name, mode_t mode,
+                int flags, struct tree_entry *ret, struct tree_opened *ret_opened);
 int tree_open(struct tree *t, struct op *op, uint64_t node, int flags, struct tree_opened *ret);
-ssize_t tree_read(struct tree *t, struct op *op, struct handle *h, void *data, size_t size, uint64_t offset);
-ssize_t tree_write(struct tree *t, struct op *op, struct handle *h, const void *data, size_t size, uint64_t offset);
+ssize_t tree_read(struct tree *t, struct op *op, struct handle *h, void *data, size_t size,
+                  uint64_t offset);
+ssize_t tree_write(struct tree *t, struct op *op, struct handle *h, const void *data, size_t size,
+                   uint64_t offset);
 int tree_flush(struct tree *t, struct op *op, struct handle *h);
 int tree_fsync(struct tree *t, struct op *op, struct handle *h, bool data_only);
-int tree_fallocate(struct tree *t, struct op *op, struct handle *h, int mode, uint64_t offset, uint64_t size);
-ssize_t tree_copy_range(struct tree *t, struct op *op, struct handle *from, uint64_t from_offset, struct handle *to,
-                        uint64_t to_offset, size_t size);
+int tree_fallocate(struct tree *t, struct op *op, struct handle *h, int mode, uint64_t offset,
+                   uint64_t size);
+ssize_t tree_copy_range(struct tree *t, struct op *op, struct handle *from, uint64_t from_offset,
+                        struct handle *to, uint64_t to_offset, size_t size);
 int64_t tree_lseek(struct tree *t, struct op *op, struct handle *h, int64_t offset, int whence);
-void tree_release(struct tree *t, struct handle *h); /* commits what was written and not yet committed */
+/* commits what was written and not yet committed */
+void tree_release(struct tree *t, struct handle *h);
 /* Ready events of poll(2) now; *ret_key is what to wait for when there are none, 0: always ready. */
 unsigned tree_poll(struct tree *t, struct op *op, struct handle *h, uint64_t *ret_key);
 
 int tree_opendir(struct tree *t, struct op *op, uint64_t node, struct handle **ret);
-int tree_readdir(struct tree *t, struct op *op, struct handle *h, uint64_t offset, bool plus, struct tree_dir_sink *to);
+int tree_readdir(struct tree *t, struct op *op, struct handle *h, uint64_t offset, bool plus,
+                 struct tree_dir_sink *to);
 int tree_fsyncdir(struct tree *t, struct op *op, struct handle *h, bool data_only);
 void tree_releasedir(struct tree *t, struct handle *h);
 
