@@ -182,7 +182,8 @@ static bool check_value(struct text *t, unsigned depth)
         case 'n': ok = check_word(t, "null"); break;
         default: ok = check_number(t); break;
         }
-        skip_blanks(t);
+        if (ok)
+                skip_blanks(t);
         return ok;
 }
 

@@ -113,16 +113,28 @@ static int move_up(struct removal *m, int dir, const char *name)
 
 static int empty_dir(struct removal *m, int fd, unsigned depth);
 
-/* A directory with all that is in it. */
+/* What rmdir says of a name that is no directory (any more). */
+static bool is_final(int error)
+{
+        return error == ENOENT || error == ENOTDIR;
+}
+
+static bool is_filled(int error)
+{
+        return error == ENOTEMPTY || error == EEXIST;
+}
+
+/* A directory with all that is in it. One that can't be removed is emptied all the same. */
 static int remove_dir(struct removal *m, int dir, const char *name, unsigned depth)
 {
         for (unsigned i = 0; i < TRIES_MAX; i++) {
-                int fd, r;
+                int error, fd, r;
 
                 if (unlinkat(dir, name, AT_REMOVEDIR) == 0)
                         return 0;
-                if (errno != ENOTEMPTY && errno != EEXIST)
-                        return -errno;
+                error = errno;
+                if (is_final(error))
+                        return -error;
                 if (depth >= DEPTH_MAX)
                         return move_up(m, dir, name);
                 r = open_dir(m, dir, name, &fd);
@@ -131,25 +143,29 @@ static int remove_dir(struct removal *m, int dir, const char *name, unsigned dep
                 r = empty_dir(m, fd, depth + 1);
                 if (r < 0)
                         return r;
+                if (!is_filled(error))
+                        return -error;
         }
         return -ENOTEMPTY;
 }
 
+/* `is_dir` is what the directory's listing said; it may be wrong by now. */
 static int remove_entry(struct removal *m, int dir, const char *name, bool is_dir, unsigned depth)
 {
-        int r;
-
         for (unsigned i = 0; i < TRIES_MAX; i++) {
+                int error = EISDIR, r;
+
                 if (!is_dir) {
                         if (unlinkat(dir, name, 0) == 0)
                                 return 0;
-                        if (errno != EISDIR)
-                                return -errno;
+                        error = errno;
                 }
                 r = remove_dir(m, dir, name, depth);
                 if (r != -ENOTDIR && r != -ELOOP)
                         return r;
-                is_dir = false; /* it was exchanged for something else */
+                if (error != EISDIR)
+                        return -error;
+                is_dir = false;
         }
         return -EAGAIN;
 }
@@ -217,16 +233,20 @@ static int remove_top(struct removal *m, int dir, const char *name)
 
         while (tries < TRIES_MAX) {
                 uint64_t before = m->moved;
+                int error;
 
                 if (unlinkat(dir, name, AT_REMOVEDIR) == 0)
                         return 0;
-                if (errno != ENOTEMPTY && errno != EEXIST)
-                        return -errno;
+                error = errno;
+                if (is_final(error))
+                        return -error;
                 r = empty_top(m, dir, name);
                 if (m->moved > before)
                         continue;
                 if (r < 0)
                         return r;
+                if (!is_filled(error))
+                        return -error;
                 tries++;
         }
         return r < 0 ? r : -ENOTEMPTY;
@@ -261,17 +281,18 @@ int file_remove_tree(int dir, const char *name)
 {
         _cleanup_(closep) int parent = -1;
         struct removal m = {.top = -1};
-        int r;
+        int error, r;
 
         if (unlinkat(dir, name, 0) == 0 || errno == ENOENT)
                 return 0;
-        if (errno != EISDIR)
-                return -errno;
+        error = errno;
         r = open_parent(dir, name, &parent, &name);
         if (r < 0)
                 return r;
         if (name[0] == '\0' || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
                 return -EINVAL;
         r = remove_top(&m, parent, name);
+        if (r == -ENOTDIR || r == -ELOOP)
+                return -error; /* a file that we may not remove */
         return r == -ENOENT ? 0 : r;
 }
