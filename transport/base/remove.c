@@ -24,16 +24,47 @@
 #include <unistd.h>
 
 #include "transport/base/cleanup.h"
+#include "transport/base/clock.h"
 #include "transport/base/random.h"
 
 #define DEPTH_MAX 32 /* directories open at once */
 #define TRIES_MAX 16 /* readings of one directory that somebody keeps filling */
+#define SAMPLE 64 /* one entry in so many is asked for its age */
+#define NEW_MAX 256 /* samples made since we began, after which whoever fills the tree has won */
 
 struct removal {
         int top; /* descriptor of the tree's first directory */
         dev_t device;
+        uint64_t start_ns; /* on the clock that gives files their times */
+        uint64_t seen; /* entries */
+        uint64_t young; /* samples made since start_ns */
         uint64_t moved; /* directories moved up to the top */
 };
+
+static uint64_t file_time_ns(void)
+{
+        struct timespec t = {0};
+
+        (void)clock_gettime(CLOCK_REALTIME_COARSE, &t); /* always there */
+        return clock_from_timespec(t);
+}
+
+/* A reading never ends while somebody adds entries as fast as we remove them. */
+static bool is_being_filled(struct removal *m, int dir, const char *name)
+{
+        struct statx st;
+        uint64_t born_ns;
+
+        if (++m->seen % SAMPLE != 0 ||
+            statx(dir, name, AT_SYMLINK_NOFOLLOW, STATX_BTIME, &st) < 0 ||
+            !(st.stx_mask & STATX_BTIME))
+                return false;
+        born_ns = clock_from_timespec((struct timespec){st.stx_btime.tv_sec, st.stx_btime.tv_nsec});
+        if (born_ns > m->start_ns &&
+            born_ns <= file_time_ns()) /* not in the future: a clock set back */
+                m->young++;
+        return m->young > NEW_MAX;
+}
 
 /* Open one name beneath `dir`: no link, no mount point. */
 static int open_beneath(int dir, const char *name, int flags)
@@ -191,6 +222,8 @@ static int empty_dir(struct removal *m, int fd, unsigned depth)
 
                 if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
                         continue;
+                if (is_being_filled(m, fd, entry->d_name))
+                        return -ENOTEMPTY;
                 r = remove_entry(m, fd, entry->d_name, entry->d_type == DT_DIR, depth);
                 if (r < 0 && r != -ENOENT && first == 0)
                         first = r;
@@ -280,7 +313,7 @@ static int open_parent(int dir, const char *path, int *ret_fd, const char **ret_
 int file_remove_tree(int dir, const char *name)
 {
         _cleanup_(closep) int parent = -1;
-        struct removal m = {.top = -1};
+        struct removal m = {.top = -1, .start_ns = file_time_ns()};
         int error, r;
 
         if (unlinkat(dir, name, 0) == 0 || errno == ENOENT)
