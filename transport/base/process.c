@@ -104,7 +104,7 @@ int process_open(pid_t pid, uint64_t start_ticks, int *ret_pidfd)
         int r;
 
         if (fd < 0)
-                return fd == -EINVAL ? -ESRCH : fd; /* a thread, but no process */
+                return fd == -EINVAL || fd == -ENOENT ? -ESRCH : fd; /* a thread, but no process */
         r = process_start_time(pid, &ticks);
         if (r < 0)
                 return r;
