@@ -126,12 +126,17 @@ class TimeIsUp(BaseException):
     """Not an Exception, so that no test catches it by chance."""
 
 
+_late = []  # the item whose time is up
+
+
 def _interrupt(_signal, _frame):
+    _late.append(True)
     raise TimeIsUp("the test has reached its time limit")
 
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_protocol(item):
+    _late.clear()
     marker = item.get_closest_marker("timeout")
     limit = marker.args[0] if marker else 300
     before = signal.signal(signal.SIGALRM, _interrupt)
@@ -145,6 +150,15 @@ def pytest_runtest_protocol(item):
         signal.setitimer(signal.ITIMER_REAL, 0)
         last.cancel()
         signal.signal(signal.SIGALRM, before)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """pluggy loses an exception that comes while it handles another; being late stays a failure."""
+    report = (yield).get_result()
+    if _late and report.passed:
+        report.outcome = "failed"
+        report.longrepr = "the test has reached its time limit, blocked in a call"
 
 
 # -- mounts

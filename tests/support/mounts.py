@@ -20,6 +20,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -419,14 +420,22 @@ class Mount:
                 run(["fusermount3", "-uz", self.path], timeout=10, check=False, user=self.user)
 
     def _abort(self):
-        """Abort the kernel's FUSE connection: whoever is blocked in the mount gets an error."""
-        if self.device is None:
+        """Abort the kernel's FUSE connection: whoever is blocked in the mount gets an error.
+
+        Where fusectl isn't mounted, umount -f does the same, or else the end of the server.
+        """
+        if self.device is None or self._device() != self.device:
             return
         try:
             with open("%s/%s/abort" % (CONNECTIONS, self.device.split(":")[1]), "w") as file:
                 file.write("1")
+            return
         except OSError:
             pass
+        if os.geteuid() == 0:
+            subprocess.Popen(["umount", "-f", self.path], stderr=subprocess.DEVNULL)
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
 
     def _force(self):
         self.expected_end = True
@@ -461,11 +470,15 @@ class Mount:
         problem = None
         try:
             if self.is_alive() and self._device() is not None:
+                guard = threading.Timer(60, self._abort)
+                guard.start()
                 try:
-                    self.do(self.destroy_all)
+                    self.destroy_all()
                     self.umount()
                 except Exception as error:
                     problem = "stop: %s" % error
+                finally:
+                    guard.cancel()
             elif not self.expected_end:
                 problem = "sbxfs ended by itself with %s" % self.process.poll()
             clean = problem is None and not self.dirty_end
