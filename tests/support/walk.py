@@ -249,7 +249,7 @@ class Walk:
 
     def chmod(self):
         path = self.path()
-        mode = self.dice.choice((0o644, 0o755, 0o700, 0o777))
+        mode = self.dice.choice((0o744, 0o755, 0o700, 0o777))  # what a user may walk
         self.both("chmod %r %o" % (path, mode), lambda side: os.chmod(self.at(side, path), mode))
         self.compare_path(path)
 
