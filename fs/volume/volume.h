@@ -13,11 +13,14 @@
  */
 #pragma once
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/types.h>
+
+#include "transport/base/lock.h"
 
 struct box_root;
 struct call;
@@ -37,7 +40,8 @@ struct vol_op {
 
 /* A node as handed to the kernel. st.st_uid and st.st_gid are set by the caller of the volume. */
 struct vol_entry {
-        uint64_t node; /* 0 in a lookup's answer: no such name, and ttl_ns says how long that holds */
+        uint64_t
+                node; /* 0 in a lookup's answer: no such name, and ttl_ns says how long that holds */
         uint64_t generation; /* differs when a number was used before for something else */
         struct stat st;
         uint64_t ttl_ns; /* how long name and attributes may be cached */
@@ -52,7 +56,8 @@ struct vol_opened {
 
 /* Called for each entry; false: it did not fit (nothing is counted for it), stop. entry->node == 0: name and type only. */
 struct vol_dir_sink {
-        bool (*add)(struct vol_dir_sink *to, const char *name, const struct vol_entry *entry, uint64_t next_offset);
+        bool (*add)(struct vol_dir_sink *to, const char *name, const struct vol_entry *entry,
+                    uint64_t next_offset);
 };
 
 /* Bits of vol_ops.setattr's `what`. */
@@ -68,37 +73,54 @@ enum vol_set {
 struct vol_ops {
         void (*free)(struct volume *v); /* all handles were released */
 
-        int (*lookup)(struct volume *v, struct vol_op *op, uint64_t parent, const char *name, struct vol_entry *ret);
+        int (*lookup)(struct volume *v, struct vol_op *op, uint64_t parent, const char *name,
+                      struct vol_entry *ret);
         void (*forget)(struct volume *v, uint64_t node, uint64_t count);
-        int (*getattr)(struct volume *v, struct vol_op *op, uint64_t node, struct vol_file *file, struct vol_entry *ret);
-        int (*setattr)(struct volume *v, struct vol_op *op, uint64_t node, struct vol_file *file, unsigned what,
-                       const struct stat *to, struct vol_entry *ret); /* file may be NULL */
-        int (*readlink)(struct volume *v, struct vol_op *op, uint64_t node, char *target, size_t size);
+        int (*getattr)(struct volume *v, struct vol_op *op, uint64_t node, struct vol_file *file,
+                       struct vol_entry *ret);
+        int (*setattr)(struct volume *v, struct vol_op *op, uint64_t node, struct vol_file *file,
+                       unsigned what, const struct stat *to,
+                       struct vol_entry *ret); /* file may be NULL */
+        int (*readlink)(struct volume *v, struct vol_op *op, uint64_t node, char *target,
+                        size_t size);
 
-        int (*mkdir)(struct volume *v, struct vol_op *op, uint64_t parent, const char *name, mode_t mode, struct vol_entry *ret);
-        int (*mknod)(struct volume *v, struct vol_op *op, uint64_t parent, const char *name, mode_t mode, struct vol_entry *ret); /* regular files, FIFOs and sockets; devices: -EPERM */
-        int (*symlink)(struct volume *v, struct vol_op *op, uint64_t parent, const char *name, const char *target, struct vol_entry *ret);
-        int (*link)(struct volume *v, struct vol_op *op, uint64_t node, uint64_t parent, const char *name, struct vol_entry *ret);
+        int (*mkdir)(struct volume *v, struct vol_op *op, uint64_t parent, const char *name,
+                     mode_t mode, struct vol_entry *ret);
+        int (*mknod)(struct volume *v, struct vol_op *op, uint64_t parent, const char *name,
+                     mode_t mode,
+                     struct vol_entry *ret); /* regular files, FIFOs and sockets; devices: -EPERM */
+        int (*symlink)(struct volume *v, struct vol_op *op, uint64_t parent, const char *name,
+                       const char *target, struct vol_entry *ret);
+        int (*link)(struct volume *v, struct vol_op *op, uint64_t node, uint64_t parent,
+                    const char *name, struct vol_entry *ret);
         int (*unlink)(struct volume *v, struct vol_op *op, uint64_t parent, const char *name);
         int (*rmdir)(struct volume *v, struct vol_op *op, uint64_t parent, const char *name);
-        int (*rename)(struct volume *v, struct vol_op *op, uint64_t parent, const char *name, uint64_t new_parent,
-                      const char *new_name, unsigned flags); /* RENAME_NOREPLACE and RENAME_EXCHANGE, else -EINVAL */
+        int (*rename)(struct volume *v, struct vol_op *op, uint64_t parent, const char *name,
+                      uint64_t new_parent, const char *new_name,
+                      unsigned flags); /* RENAME_NOREPLACE and RENAME_EXCHANGE, else -EINVAL */
 
-        int (*create)(struct volume *v, struct vol_op *op, uint64_t parent, const char *name, mode_t mode, int flags,
-                      struct vol_entry *ret, struct vol_opened *ret_opened);
-        int (*open)(struct volume *v, struct vol_op *op, uint64_t node, int flags, struct vol_opened *ret);
-        ssize_t (*read)(struct volume *v, struct vol_op *op, struct vol_file *f, void *data, size_t size, uint64_t offset);
-        ssize_t (*write)(struct volume *v, struct vol_op *op, struct vol_file *f, const void *data, size_t size, uint64_t offset);
+        int (*create)(struct volume *v, struct vol_op *op, uint64_t parent, const char *name,
+                      mode_t mode, int flags, struct vol_entry *ret, struct vol_opened *ret_opened);
+        int (*open)(struct volume *v, struct vol_op *op, uint64_t node, int flags,
+                    struct vol_opened *ret);
+        ssize_t (*read)(struct volume *v, struct vol_op *op, struct vol_file *f, void *data,
+                        size_t size, uint64_t offset);
+        ssize_t (*write)(struct volume *v, struct vol_op *op, struct vol_file *f, const void *data,
+                         size_t size, uint64_t offset);
         int (*flush)(struct volume *v, struct vol_op *op, struct vol_file *f);
         int (*fsync)(struct volume *v, struct vol_op *op, struct vol_file *f, bool data_only);
-        int (*fallocate)(struct volume *v, struct vol_op *op, struct vol_file *f, int mode, uint64_t offset, uint64_t size);
-        ssize_t (*copy_range)(struct volume *v, struct vol_op *op, struct vol_file *from, uint64_t from_offset,
-                              struct vol_file *to, uint64_t to_offset, size_t size);
-        int64_t (*lseek)(struct volume *v, struct vol_op *op, struct vol_file *f, int64_t offset, int whence); /* SEEK_DATA, SEEK_HOLE */
+        int (*fallocate)(struct volume *v, struct vol_op *op, struct vol_file *f, int mode,
+                         uint64_t offset, uint64_t size);
+        ssize_t (*copy_range)(struct volume *v, struct vol_op *op, struct vol_file *from,
+                              uint64_t from_offset, struct vol_file *to, uint64_t to_offset,
+                              size_t size);
+        int64_t (*lseek)(struct volume *v, struct vol_op *op, struct vol_file *f, int64_t offset,
+                         int whence); /* SEEK_DATA, SEEK_HOLE */
         void (*release)(struct volume *v, struct vol_file *f);
 
         int (*opendir)(struct volume *v, struct vol_op *op, uint64_t node, struct vol_dir **ret);
-        int (*readdir)(struct volume *v, struct vol_op *op, struct vol_dir *d, uint64_t offset, bool plus, struct vol_dir_sink *to);
+        int (*readdir)(struct volume *v, struct vol_op *op, struct vol_dir *d, uint64_t offset,
+                       bool plus, struct vol_dir_sink *to);
         int (*fsyncdir)(struct volume *v, struct vol_op *op, struct vol_dir *d, bool data_only);
         void (*releasedir)(struct volume *v, struct vol_dir *d);
 
@@ -116,13 +138,44 @@ struct vol_ops {
 /* Head of each implementation's struct. */
 struct volume {
         const struct vol_ops *ops;
+
+        atomic_uint_fast64_t epoch; /* rises when a command ends */
+        atomic_uint busy[2]; /* operations under way, by the epoch they began in, odd or even */
+        struct mutex turning_lock;
+        struct cond turned;
+        bool is_turning GUARDED_BY(turning_lock);
 };
+
+/**
+ * Bracket an operation *and its reply to the kernel*, for those that answer something with a ttl:
+ *
+ *      uint64_t token = volume_enter(v);
+ *      r = v->ops->lookup(v, &op, parent, name, &entry);
+ *      fuse_reply_entry(...);
+ *      volume_leave(v, token);
+ *
+ * exec_ended waits (at most 2 s) for those that entered before it, then takes back what they told.
+ * Without it an answer from before the end could reach the kernel behind the invalidation, and would
+ * hold for its ttl. Cheap: two atomic additions. No lock; any thread may leave for another.
+ */
+uint64_t volume_enter(struct volume *v);
+void volume_leave(struct volume *v, uint64_t token);
+
+/* For implementations. */
+void volume_init(struct volume *v, const struct vol_ops *ops);
+void volume_done(struct volume *v);
+uint64_t volume_epoch(struct volume *v);
+/* Begin the next epoch and wait until those that entered before have left; false: some did not within 2 s. */
+bool volume_turn(struct volume *v);
 
 /* The kernel's caches, reached from below. Both may block a while; called without locks, never from a handler's thread. */
 struct volume_events {
         void (*inval_node)(void *ctx, uint64_t node, bool attributes_only); /* else pages too */
+        /* To be sent as *expire* (FUSE_LL_EXPIRE_ONLY) where the kernel has it (6.2): a plain invalidation unhashes
+         * directories that are in use, and getcwd(3) fails in them from then on. */
         void (*inval_entry)(void *ctx, uint64_t parent, const char *name);
-        bool (*is_quiet)(void *ctx); /* nothing inside can change files at the moment (box_is_quiet) */
+        bool (*is_quiet)(
+                void *ctx); /* nothing inside can change files at the moment (box_is_quiet) */
         void *ctx;
 };
 
@@ -137,5 +190,5 @@ struct volume_config {
  *
  * Owner: takes over root->fd on success; `events` and `config` are copied.
  */
-int volume_direct_new(const struct box_root *root, const struct volume_config *config, const struct volume_events *events,
-                      struct volume **ret);
+int volume_direct_new(const struct box_root *root, const struct volume_config *config,
+                      const struct volume_events *events, struct volume **ret);
