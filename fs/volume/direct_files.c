@@ -1,0 +1,376 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Open files. Every one was opened O_NONBLOCK and is a regular file: neither a FIFO nor a device can hold us up. */
+
+#include "fs/volume/direct.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "fs/volume/beneath.h"
+#include "transport/base/cleanup.h"
+#include "transport/base/clock.h"
+
+#define FRESH_NS (50 * NS_PER_MS) /* a later change could still carry the same times */
+
+/* ---- handles ------------------------------------------------------------------------------- */
+
+struct vol_file *direct_file_of(struct direct *d, uint64_t number)
+{
+        return (struct vol_file *)(void *)nodes_any_open(&d->nodes, number); /* its head */
+}
+
+void direct_file_put(struct direct *d, struct vol_file *f)
+{
+        if (!nodes_unref(&d->nodes, &f->open))
+                return;
+        (void)close(f->fd); /* fsync is where errors are asked for */
+        free(f);
+}
+
+int direct_file_new(struct direct *d, uint64_t number, int fd, struct vol_file **ret)
+{
+        struct vol_file *f = NULL;
+        int r = fd >= d->fd_limit ? -EMFILE : -ENOMEM;
+
+        if (fd < d->fd_limit)
+                f = calloc(1, sizeof(*f));
+        if (!f) {
+                (void)close(fd); /* nothing was written */
+                return r;
+        }
+        f->fd = fd;
+        nodes_open(&d->nodes, number, &f->open);
+        *ret = f;
+        return 0;
+}
+
+void direct_release(struct volume *v, struct vol_file *f)
+{
+        direct_file_put(direct_of(v), f);
+}
+
+/* ---- pages that the kernel holds ----------------------------------------------------------- */
+
+static uint64_t stir(const struct direct *d, uint64_t h, uint64_t word)
+{
+        unsigned __int128 p =
+                (unsigned __int128)(h ^ word ^ d->stamp_key[0]) * (d->stamp_key[1] | 1);
+
+        return (uint64_t)p ^ (uint64_t)(p >> 64);
+}
+
+/* A number for (mtime, ctime, size, epoch); 0: changes could go unseen. */
+static uint64_t stamp_of(const struct direct *d, const struct stat *st, uint64_t epoch)
+{
+        uint64_t changed_ns = clock_from_timespec(st->st_ctim);
+        uint64_t now_ns = clock_real_ns();
+        uint64_t h;
+
+        if (changed_ns + FRESH_NS > now_ns || st->st_nlink > 1)
+                return 0;
+        h = stir(d, epoch, clock_from_timespec(st->st_mtim));
+        h = stir(d, h, changed_ns);
+        h = stir(d, h, (uint64_t)st->st_size);
+        return h ? h : 1;
+}
+
+/*
+ * Times alone don't tell: a process inside that has the file mapped changes it without a trace. Hence
+ * only while nobody inside can, and nobody could since the pages were read: every command's end begins
+ * another epoch.
+ */
+bool direct_keeps_cache(struct direct *d, uint64_t number, const struct stat *st, uint64_t epoch)
+{
+        bool is_quiet = d->events.is_quiet && d->events.is_quiet(d->events.ctx);
+        uint64_t stamp = is_quiet ? stamp_of(d, st, epoch) : 0;
+
+        return nodes_same_pages(&d->nodes, number, stamp) && volume_epoch(&d->v) == epoch;
+}
+
+/* ---- open ---------------------------------------------------------------------------------- */
+
+/* O_DIRECT is the kernel's business with us, not ours with the disk; O_NOATIME may be refused. */
+static int safe_flags(int flags)
+{
+        return (flags & (O_ACCMODE | O_APPEND | O_TRUNC | O_SYNC | O_DSYNC)) | O_NONBLOCK |
+               O_NOCTTY;
+}
+
+/* Takes over `fd`. */
+static int answer_open(struct direct *d, uint64_t node, int fd, const struct stat *st,
+                       uint64_t epoch, struct vol_opened *ret)
+{
+        struct vol_file *f;
+        int r = direct_file_new(d, node, fd, &f);
+
+        if (r < 0)
+                return r;
+        ret->file = f;
+        ret->keep_cache = direct_keeps_cache(d, node, st, epoch);
+        ret->backing_fd = fd;
+        return 0;
+}
+
+static bool wants_change(int flags)
+{
+        return (flags & O_ACCMODE) != O_RDONLY || (flags & O_TRUNC) != 0;
+}
+
+/* A file that was removed through the mount, but is open: /proc/PID/fd leads here. */
+static int reopen(struct direct *d, uint64_t node, int flags, struct stat *ret_st)
+{
+        struct vol_file *f = direct_file_of(d, node);
+        char path[64];
+        int fd;
+
+        if (!f)
+                return -ESTALE;
+        (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", f->fd); /* fits any number */
+        fd = open(path, safe_flags(flags) | O_CLOEXEC);
+        if (fd < 0 || fstat(fd, ret_st) < 0) {
+                closep(&fd);
+                fd = -ESTALE;
+        }
+        direct_file_put(d, f);
+        return fd;
+}
+
+int direct_open(struct volume *v, struct vol_op *op, uint64_t node, int flags,
+                struct vol_opened *ret)
+{
+        struct direct *d = direct_of(v);
+        uint64_t epoch = volume_epoch(v);
+        struct node_path path;
+        struct stat st;
+        int fd, r = wants_change(flags) ? direct_check_change(d) : direct_check(d);
+
+        (void)op; /* a local disk doesn't count as waiting */
+        if (r < 0)
+                return r;
+        fd = direct_open_node(d, node, safe_flags(flags), &st, &path);
+        if (fd == -ENXIO)
+                fd = -ESTALE; /* a FIFO without readers, or a socket, was put there */
+        if (fd == -ESTALE && !nodes_has_path(&d->nodes, node))
+                fd = reopen(d, node, flags, &st);
+        if (fd < 0)
+                return fd;
+        if (!S_ISREG(st.st_mode)) {
+                (void)close(fd); /* nothing was done with it */
+                return -EOPNOTSUPP;
+        }
+        return answer_open(d, node, fd, &st, epoch, ret);
+}
+
+/* ---- create -------------------------------------------------------------------------------- */
+
+struct creation {
+        const struct node_path *path;
+        int flags;
+        mode_t mode;
+};
+
+static int create_once(struct direct *d, const struct creation *c, int flags, mode_t mode)
+{
+        return beneath_open(d->root, c->path->text, c->path->length, flags, mode);
+}
+
+/* As root, without set-uid bits while it is root's. */
+static int create_and_give(struct direct *d, const struct creation *c)
+{
+        int fd = create_once(d, c, c->flags | O_CREAT | O_EXCL, c->mode & ~(mode_t)06000);
+        int r;
+
+        if (fd == -EEXIST && (c->flags & O_EXCL) == 0)
+                return create_once(d, c, c->flags, 0);
+        if (fd < 0)
+                return fd;
+        r = creds_give(&d->creds, fd);
+        if (r == 0 && (c->mode & 06000) != 0)
+                r = fchmod(fd, c->mode) < 0 ? -errno : 0;
+        if (r < 0) {
+                (void)close(fd); /* it is empty */
+                return r;
+        }
+        return fd;
+}
+
+static int create_as_owner(struct direct *d, const struct creation *c)
+{
+        int fd;
+
+        if (d->creds.how == CREDS_CHOWN)
+                return create_and_give(d, c);
+        creds_enter(&d->creds);
+        fd = create_once(d, c, c->flags | O_CREAT, c->mode);
+        creds_leave(&d->creds);
+        if (fd < 0 && creds_may_retry(&d->creds, -fd))
+                fd = create_and_give(d, c);
+        return fd;
+}
+
+/* The kernel asked because it knows of nothing at that name: anything but a regular file there is news to it. */
+static int open_created(struct direct *d, const struct creation *c, struct stat *ret_st)
+{
+        int fd = create_as_owner(d, c);
+
+        if (fd == -ENXIO || fd == -EISDIR)
+                return -ESTALE;
+        if (fd < 0)
+                return fd;
+        if (fstat(fd, ret_st) < 0 || !S_ISREG(ret_st->st_mode)) {
+                (void)close(fd); /* nothing was done with it */
+                return -ESTALE;
+        }
+        return fd;
+}
+
+int direct_create(struct volume *v, struct vol_op *op, uint64_t parent, const char *name,
+                  mode_t mode, int flags, struct vol_entry *ret, struct vol_opened *ret_opened)
+{
+        struct direct *d = direct_of(v);
+        uint64_t epoch = volume_epoch(v);
+        struct node_path path;
+        struct creation c = {.path = &path,
+                             .flags = safe_flags(flags) | (flags & O_EXCL),
+                             .mode = mode & 07777 & ~op->umask};
+        struct node_id id;
+        struct stat st;
+        int fd, r = direct_check_change(d);
+
+        if (r == 0)
+                r = direct_check_name(name);
+        if (r < 0)
+                return r;
+        r = nodes_path(&d->nodes, parent, name, &path);
+        fd = r < 0 ? r : open_created(d, &c, &st);
+        node_path_done(&path);
+        if (fd < 0)
+                return fd;
+        if ((flags & O_EXCL) != 0)
+                r = nodes_make(&d->nodes, parent, name, &st, &id);
+        else
+                r = nodes_meet(&d->nodes, parent, name, &st, &id);
+        if (r < 0) {
+                (void)close(fd); /* it is empty, or was there before */
+                return r;
+        }
+        r = answer_open(d, id.number, fd, &st, epoch, ret_opened);
+        if (r < 0)
+                nodes_forget(&d->nodes, id.number, 1);
+        else
+                direct_fill(d, &id, &st, epoch, ret);
+        return r;
+}
+
+/* ---- data ---------------------------------------------------------------------------------- */
+
+/* -ESTALE for the open files of a sandbox that is gone. */
+static int check_handle(struct direct *d)
+{
+        return direct_check(d) < 0 ? -ESTALE : 0;
+}
+
+ssize_t direct_read(struct volume *v, struct vol_op *op, struct vol_file *f, void *data,
+                    size_t size, uint64_t offset)
+{
+        size_t done = 0;
+        ssize_t n = check_handle(direct_of(v));
+
+        (void)op; /* as in open */
+        if (n < 0)
+                return n;
+        while (done < size) {
+                n = pread(f->fd, (char *)data + done, size - done, (off_t)(offset + done));
+                if (n < 0 && errno == EINTR)
+                        continue;
+                if (n <= 0)
+                        break;
+                done += (size_t)n;
+        }
+        return n < 0 && done == 0 ? -errno : (ssize_t)done;
+}
+
+ssize_t direct_write(struct volume *v, struct vol_op *op, struct vol_file *f, const void *data,
+                     size_t size, uint64_t offset)
+{
+        size_t done = 0;
+        ssize_t n = check_handle(direct_of(v));
+
+        (void)op; /* as in open */
+        if (n < 0)
+                return n;
+        while (done < size) {
+                n = pwrite(f->fd, (const char *)data + done, size - done, (off_t)(offset + done));
+                if (n < 0 && errno == EINTR)
+                        continue;
+                if (n <= 0)
+                        break;
+                done += (size_t)n;
+        }
+        return n < 0 && done == 0 ? -errno : (ssize_t)done;
+}
+
+int direct_flush(struct volume *v, struct vol_op *op, struct vol_file *f)
+{
+        (void)op;
+        (void)f;
+        return check_handle(direct_of(v)); /* what was written is in the sandbox already */
+}
+
+int direct_fsync(struct volume *v, struct vol_op *op, struct vol_file *f, bool data_only)
+{
+        int r = check_handle(direct_of(v));
+
+        (void)op; /* as in open */
+        if (r < 0)
+                return r;
+        r = data_only ? fdatasync(f->fd) : fsync(f->fd);
+        return r < 0 ? -errno : 0;
+}
+
+int direct_fallocate(struct volume *v, struct vol_op *op, struct vol_file *f, int mode,
+                     uint64_t offset, uint64_t size)
+{
+        int r = check_handle(direct_of(v));
+
+        (void)op; /* as in open */
+        if (r < 0)
+                return r;
+        do {
+                r = fallocate(f->fd, mode, (off_t)offset, (off_t)size);
+        } while (r < 0 && errno == EINTR);
+        return r < 0 ? -errno : 0;
+}
+
+ssize_t direct_copy_range(struct volume *v, struct vol_op *op, struct vol_file *from,
+                          uint64_t from_offset, struct vol_file *to, uint64_t to_offset,
+                          size_t size)
+{
+        off_t in = (off_t)from_offset, out = (off_t)to_offset;
+        ssize_t n = check_handle(direct_of(v));
+
+        (void)op; /* as in open */
+        if (n < 0)
+                return n;
+        n = copy_file_range(from->fd, &in, to->fd, &out, size, 0);
+        if (n < 0 && (errno == ENOSYS || errno == EXDEV))
+                return -EOPNOTSUPP; /* the kernel then copies by itself */
+        return n < 0 ? -errno : n;
+}
+
+int64_t direct_lseek(struct volume *v, struct vol_op *op, struct vol_file *f, int64_t offset,
+                     int whence)
+{
+        off_t at = check_handle(direct_of(v));
+
+        (void)op; /* as in open */
+        if (at < 0)
+                return at;
+        if (whence != SEEK_DATA && whence != SEEK_HOLE)
+                return -EINVAL;
+        at = lseek(f->fd, offset, whence);
+        return at < 0 ? -errno : at;
+}
