@@ -30,12 +30,22 @@
 
 #include "transport/base/cleanup.h"
 
-#define STACK_SIZE ((size_t)64 * 1024)
+#define STACK_SIZE ((size_t)256 * 1024)
 #define SIGNAL_MAX 64
 #define SIGSET_SIZE 8 /* the kernel's sigset_t */
 
 /* Sanitizers keep state of a thread in its memory, which here is somebody else's. */
 #define RAW __attribute__((no_sanitize("address", "thread", "undefined"), no_stack_protector))
+
+/* The thread sanitizer's clone can only make copies. gcc says it by a macro, clang by a feature. */
+#ifndef __has_feature
+#define __has_feature(x) 0
+#endif
+#if defined(__SANITIZE_THREAD__) || __has_feature(thread_sanitizer)
+#define SHARE_MEMORY 0
+#else
+#define SHARE_MEMORY CLONE_VM
+#endif
 
 struct child {
         const struct process_spec *spec;
@@ -179,7 +189,7 @@ static pid_t clone_blocked(struct shared *s, int *ret_pidfd)
         pid_t pid;
 
         if (s->child.spec->uid == (uid_t)-1)
-                flags |= CLONE_VM;
+                flags |= SHARE_MEMORY;
         if (syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &before, SIGSET_SIZE) < 0)
                 return -errno;
         pid = clone(child_main, (char *)s + STACK_SIZE, flags, &s->child, ret_pidfd);
