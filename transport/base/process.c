@@ -138,8 +138,8 @@ static int status_field(const char *text, const char *name, int base, uint64_t *
 static int read_thread_group(pid_t tid, pid_t *ret)
 {
         _cleanup_(closep) int leader = -1;
-        char text[4096];
-        uint64_t tgid;
+        char text[4096] = "";
+        uint64_t tgid = 0;
         int r;
 
         if (tid <= 0)
@@ -190,7 +190,7 @@ int process_is_dying(pid_t tid)
                                   bit(SIGSTOP) | bit(SIGTSTP) | bit(SIGTTIN) | bit(SIGTTOU);
         const uint64_t asked = bit(SIGHUP) | bit(SIGINT) | bit(SIGQUIT) | bit(SIGTERM);
         uint64_t own, shared, blocked, ignored, caught, pending;
-        char text[4096];
+        char text[4096] = "";
         int r = read_proc(tid, "status", text, sizeof(text));
 
         if (r < 0)

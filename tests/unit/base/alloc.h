@@ -27,7 +27,7 @@ char *__wrap_strdup(const char *text);
 
 static inline bool alloc_fails(void)
 {
-        if (++alloc_count != alloc_fail_at)
+        if (alloc_fail_at == 0 || ++alloc_count != alloc_fail_at)
                 return false;
         errno = ENOMEM;
         return true;

@@ -21,7 +21,7 @@ static const char *capture(void (*say)(void))
         ssize_t n;
 
         if (fd < 0 || saved < 0 || dup2(fd, STDERR_FILENO) < 0)
-                exit(1);
+                abort();
         say();
         (void)dup2(saved, STDERR_FILENO);
         n = pread(fd, said, sizeof(said) - 1, 0);

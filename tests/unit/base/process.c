@@ -51,23 +51,6 @@ static void print_ids(void)
         (void)printf("%u %u %u %u %u %u %d\n", r, e, s, rg, eg, sg, getgroups(0, NULL));
 }
 
-/* "default" when all 64 signals are, and none is blocked. */
-static void print_signals(void)
-{
-        const char *text = "default";
-        uint64_t blocked = 1;
-
-        for (int i = 1; i <= 64; i++) {
-                uint64_t action[8] = {1};
-
-                if (syscall(SYS_rt_sigaction, i, NULL, action, 8) == 0 && action[0] != 0)
-                        text = "not default";
-        }
-        if (syscall(SYS_rt_sigprocmask, SIG_BLOCK, NULL, &blocked, 8) < 0 || blocked != 0)
-                text = "blocked";
-        (void)puts(text);
-}
-
 static void ignore_it(int signal)
 {
         (void)signal;
@@ -83,7 +66,7 @@ static void wait_with_signals(void)
         (void)signal(SIGUSR2, SIG_IGN);
         (void)sigemptyset(&set);
         (void)sigaddset(&set, SIGHUP);
-        (void)sigprocmask(SIG_BLOCK, &set, NULL);
+        (void)pthread_sigmask(SIG_BLOCK, &set, NULL);
         (void)printf("ready\n");
         (void)fflush(stdout);
         for (;;)
@@ -96,8 +79,6 @@ static int child(char **argv, char **envp)
                 print_fds();
         else if (strcmp(argv[1], "ids") == 0)
                 print_ids();
-        else if (strcmp(argv[1], "signals") == 0)
-                print_signals();
         else if (strcmp(argv[1], "wait") == 0)
                 wait_with_signals();
         else if (strcmp(argv[1], "session") == 0)
@@ -122,8 +103,9 @@ static int child(char **argv, char **envp)
         }
 
 /* Start with standard output on a pipe, read all of it, and reap. */
-static int run(struct process_spec *spec, char *to, size_t to_size)
+static int run(const struct process_spec *given, char *to, size_t to_size)
 {
+        struct process_spec spec = *given;
         struct process_fd fds[8];
         size_t have = 0;
         int ends[2], pidfd, status = -1, r;
@@ -132,12 +114,12 @@ static int run(struct process_spec *spec, char *to, size_t to_size)
 
         CHECK_EQ(pipe2(ends, O_CLOEXEC), 0);
         memset(to, 0, to_size);
-        for (size_t i = 0; i < spec->fd_count; i++)
-                fds[i] = spec->fds[i];
-        fds[spec->fd_count] = (struct process_fd){.from = ends[1], .to = 1};
-        spec->fds = fds;
-        spec->fd_count++;
-        r = process_spawn(spec, &pid, &pidfd);
+        for (size_t i = 0; i < spec.fd_count; i++)
+                fds[i] = spec.fds[i];
+        fds[spec.fd_count] = (struct process_fd){.from = ends[1], .to = 1};
+        spec.fds = fds;
+        spec.fd_count++;
+        r = process_spawn(&spec, &pid, &pidfd);
         (void)close(ends[1]);
         if (r == 0) {
                 while (have < to_size - 1 && (n = read(ends[0], to + have, to_size - 1 - have)) > 0)
@@ -307,11 +289,13 @@ static void session_is_new_when_asked(void)
 
 static void signals_are_as_new(void)
 {
-        static const char *const words[] = {"x", "signals", NULL};
+        /* cat, since a sanitizer's runtime in our own child would catch some of them */
+        static const char *const words[] = {"cat", "/proc/self/status", NULL};
         struct process_spec spec = SPEC(words);
         sigset_t set, before, after;
-        char out[100];
+        char out[4096];
 
+        spec.path = "/bin/cat";
         (void)signal(SIGPIPE, SIG_IGN);
         (void)signal(SIGUSR1, ignore_it);
         (void)signal(SIGRTMIN + 3, SIG_IGN);
@@ -323,7 +307,9 @@ static void signals_are_as_new(void)
         memset(&after, 0, sizeof(after));
         CHECK_EQ(pthread_sigmask(SIG_BLOCK, NULL, &before), 0);
         CHECK_EQ(run(&spec, out, sizeof(out)), 0);
-        CHECK_STR(out, "default\n");
+        CHECK(strstr(out, "\nSigBlk:\t0000000000000000\n"));
+        CHECK(strstr(out, "\nSigIgn:\t0000000000000000\n"));
+        CHECK(strstr(out, "\nSigCgt:\t0000000000000000\n"));
         CHECK_EQ(pthread_sigmask(SIG_BLOCK, NULL, &after), 0);
         CHECK(memcmp(&before, &after, sizeof(set)) == 0);
         CHECK(signal(SIGUSR1, SIG_DFL) == ignore_it); /* ours are untouched */
@@ -373,7 +359,7 @@ static void start_waiting(pid_t *ret_pid, int *ret_pidfd)
         spec.fds = &out;
         spec.fd_count = 1;
         if (!CHECK_EQ(process_spawn(&spec, ret_pid, ret_pidfd), 0))
-                exit(1);
+                abort();
         (void)close(ends[1]);
         CHECK_EQ(read(ends[0], text, sizeof(text)), 6);
         (void)close(ends[0]);
@@ -474,7 +460,7 @@ static void dying_is_told_by_pending_signals(void)
         CHECK_EQ(is_dying_with(SIGINT), 1);
         CHECK_EQ(is_dying_with(SIGQUIT), 1);
         CHECK_EQ(is_dying_with(SIGUSR1), 1); /* default */
-        CHECK_EQ(is_dying_with(SIGSEGV), 1);
+        CHECK_EQ(is_dying_with(SIGXCPU), 1);
         CHECK_EQ(is_dying_with(SIGRTMIN), 1);
         CHECK_EQ(is_dying_with(SIGALRM), 0); /* caught */
         CHECK_EQ(is_dying_with(SIGUSR2), 0); /* ignored */

@@ -27,7 +27,7 @@ static inline int temp_open(void)
         if ((access(temp_path, W_OK) < 0 && !mkdtemp(temp_path)) ||
             (fd = open(temp_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0) {
                 perror("mkdtemp");
-                exit(1);
+                abort();
         }
         return fd;
 }
