@@ -219,7 +219,7 @@ def test_sed_awk_sort_xxd(done):
 
 
 def test_shell_read_loops(done):
-    script = 'while read -r key value; do [ "$key" = state ] && echo "$value"; done < %s' % (
+    script = 'while read -r key value; do [ "$key" = state ] && echo "$value"; done < %s; true' % (
         shlex.quote(str(done.dir / "status")))
     for shell in ("sh", "bash"):
         assert run([shell, "-c", script]).out == "running\n"
