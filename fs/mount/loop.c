@@ -33,7 +33,7 @@ struct loop {
         /* fixed after loop_new */
         struct loop_ops ops;
         void *ctx;
-        struct loop_config config;
+        unsigned thread_max;
         int kick_fd; /* eventfd */
         int fd; /* fixed before the first thread */
 
@@ -136,22 +136,6 @@ static bool serve_all(struct loop *l, struct loop_thread *t)
         return true;
 }
 
-/* A client that has just got its answer often asks again within microseconds, and a wake-up
- * across processors costs ten times that. Returns what serve_request does. */
-static enum served spin(struct loop *l, struct loop_thread *t)
-{
-        uint64_t end = clock_after(l->config.spin_ns);
-        enum served served;
-
-        do {
-                served = serve_request(l, t);
-                if (served != SERVED_NONE ||
-                    atomic_load_explicit(&l->is_ended, memory_order_relaxed))
-                        return served;
-        } while (clock_mono_ns() < end);
-        return SERVED_NONE;
-}
-
 static void wait_for_work(struct loop *l)
 {
         struct pollfd fds[] = {{.fd = l->fd, .events = POLLIN},
@@ -171,18 +155,8 @@ static void wait_for_work(struct loop *l)
 /* Returns when deposed, or at the loop's end. */
 static void lead(struct loop *l, struct loop_thread *t)
 {
-        while (!atomic_load(&l->is_ended)) {
-                enum served spun = SERVED_NONE;
-
-                if (!serve_all(l, t))
-                        return;
-                if (l->config.spin_ns > 0)
-                        spun = spin(l, t);
-                if (spun == SERVED_DEPOSED)
-                        return;
-                if (spun == SERVED_NONE && !atomic_load(&l->is_ended))
-                        wait_for_work(l);
-        }
+        while (serve_all(l, t) && !atomic_load(&l->is_ended))
+                wait_for_work(l);
 }
 
 /* ---- deputy ----------------------------------------------------------------------------------
@@ -266,7 +240,7 @@ static void replace_deputy(struct loop *l)
         l->has_deputy = false;
         if (l->idle > 0) {
                 cond_signal(&l->wake_idle);
-        } else if (l->threads < l->config.thread_max) {
+        } else if (l->threads < l->thread_max) {
                 int r = spawn_locked(l, false);
 
                 if (r < 0)
@@ -325,17 +299,16 @@ static int spawn_locked(struct loop *l, bool leads)
 /* ---- what others call
  * --------------------------------------------------------------------------------------- */
 
-int loop_new(const struct loop_config *config, const struct loop_ops *ops, void *ctx,
-             struct loop **ret)
+int loop_new(unsigned thread_max, const struct loop_ops *ops, void *ctx, struct loop **ret)
 {
         struct loop *l = calloc(1, sizeof(*l));
 
-        assert(config->thread_max >= 2);
+        assert(thread_max >= 2);
         if (!l)
                 return -ENOMEM;
         l->ops = *ops;
         l->ctx = ctx;
-        l->config = *config;
+        l->thread_max = thread_max;
         l->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
         if (l->kick_fd < 0) {
                 int r = -errno;

@@ -46,13 +46,8 @@ struct loop_ops {
                           void *data); /* of receive, at a thread's end; `data` may be NULL */
 };
 
-struct loop_config {
-        unsigned thread_max;
-        uint64_t spin_ns; /* how long the leader asks on before it sleeps; 0: not at all */
-};
-
-int loop_new(const struct loop_config *config, const struct loop_ops *ops, void *ctx,
-             struct loop **ret);
+/* At most `thread_max` threads, at least 2. 0 or -errno. */
+int loop_new(unsigned thread_max, const struct loop_ops *ops, void *ctx, struct loop **ret);
 
 /* Start the first leader and deputy. `fd` becomes readable when receive has something; borrowed.
  * 0 or -errno. */

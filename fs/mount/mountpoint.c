@@ -81,6 +81,7 @@ static bool parse_line(const char *line, char *point, size_t point_size, struct 
 
 int mountinfo_find(const char *text, const char *path, struct mount_entry *ret)
 {
+        struct mount_entry last = {0};
         bool found = false;
 
         while (*text) {
@@ -91,12 +92,13 @@ int mountinfo_find(const char *text, const char *path, struct mount_entry *ret)
                 if (parse_line(text, point, sizeof(point), &e, &is_ours) &&
                     strcmp(point, path) == 0) {
                         found = is_ours;
-                        if (is_ours)
-                                *ret = e;
+                        last = e;
                 }
                 text += strcspn(text, "\n");
                 text += *text == '\n';
         }
+        if (found)
+                *ret = last;
         return found;
 }
 

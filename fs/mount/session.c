@@ -13,7 +13,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,7 +36,6 @@
 #include "transport/base/log.h"
 
 #define THREAD_MAX 144 /* 128 stuck in one sandbox leave some */
-#define SPIN_NS (50 * NS_PER_US)
 #define UNMOUNT_NS                                                                                 \
         (200 * NS_PER_MS) /* for a detached mount to end by itself, when nothing is open */
 #define ANSWER_NS                                                                                  \
@@ -177,19 +175,8 @@ static uint64_t age_max_ns(void)
         return limit * NS_PER_S / 4 * 3;
 }
 
-/* Spinning takes the processor from those who would ask. */
-static uint64_t spin_ns(void)
-{
-        cpu_set_t set;
-
-        if (sched_getaffinity(0, sizeof(set), &set) == 0 && CPU_COUNT(&set) < 2)
-                return 0;
-        return SPIN_NS;
-}
-
 static int make_parts(struct session *s)
 {
-        const struct loop_config loop = {.thread_max = THREAD_MAX, .spin_ns = spin_ns()};
         const struct park_config park = {
                 .mount = &s->m, .workers = s->config.workers, .age_max_ns = age_max_ns()};
         int r = inval_new(&s->m.inval);
@@ -201,7 +188,7 @@ static int make_parts(struct session *s)
         if (r == 0)
                 r = park_new(&park, &s->m.park);
         if (r == 0)
-                r = loop_new(&loop, &loop_ops, s, &s->m.loop);
+                r = loop_new(THREAD_MAX, &loop_ops, s, &s->m.loop);
         return r;
 }
 
