@@ -34,6 +34,19 @@ struct fleet_section {
         const char *source; /* "FILE:LINE", NULL: built in */
 };
 
+/* What tests replace: where providers come from, and how long things take. NULL and 0: the real ones. */
+struct fleet_seams {
+        const struct provider_ops *(*find)(const char *kind);
+        int (*open)(const char *kind, const struct provider_config *config, struct call *c, struct provider **ret);
+        uint64_t destroy_retry_ns; /* the first pause; each is twice as long as the one before */
+        unsigned destroy_tries; /* then it comes back as NAME.1 */
+        uint64_t attach_retry_ns; /* likewise doubling, up to a minute */
+        uint64_t kill_grace_ns; /* between TERM and KILL */
+        uint64_t sync_delay_ns; /* from a command's end to its record being durable */
+        uint64_t lost_grace_ns; /* from a sandbox found down to its commands being lost */
+        uint64_t poll_fast_ns, poll_slow_ns; /* between two polls of a provider without news */
+};
+
 struct fleet_config {
         const char *state_path; /* absolute */
         const char *default_provider; /* an instance's name */
@@ -47,6 +60,7 @@ struct fleet_config {
         const char *mountpoint; /* written into the lock file, so that a second mount can name the first */
         const struct pair *provider_options; /* mount options that are a provider's own (uid-range), for every section that knows the key */
         size_t provider_option_count;
+        const struct fleet_seams *seams; /* NULL: the real ones */
 };
 
 /**

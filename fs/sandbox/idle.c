@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The idle time-out: `timeout` after the last use, while nothing runs, a sandbox is paused, else stopped, else destroyed. */
+
+#include "fs/sandbox/private.h"
+#include "transport/base/log.h"
+
+void sandbox_plan_idle_locked(struct sandbox *sb)
+{
+        if (sb->spec.timeout_ns == 0 || sb->state != BOX_RUNNING || sb->running > 0) {
+                sb->idle_due_ns = NOTHING_DUE;
+                return;
+        }
+        sb->idle_due_ns =
+                atomic_load_explicit(&sb->used_ns, memory_order_relaxed) + sb->spec.timeout_ns;
+        fleet_due(sb->fleet, sb->idle_due_ns);
+}
+
+static enum job_kind choose(const struct provider *p)
+{
+        if (provider_can(p, PROVIDER_OP_PAUSE) && provider_can(p, PROVIDER_OP_RESUME))
+                return JOB_PAUSE;
+        if (provider_can(p, PROVIDER_OP_STOP) && provider_can(p, PROVIDER_OP_START) &&
+            (p->ops->traits & PROVIDER_SURVIVES))
+                return JOB_STOP;
+        return JOB_DESTROY;
+}
+
+void sandbox_idle_over(struct sandbox *sb)
+{
+        enum job_kind kind = choose(sb->section->provider);
+        struct job *j = NULL;
+        bool is_idle;
+
+        if (kind != JOB_DESTROY) {
+                j = job_new(kind, NULL, 0);
+                if (!j)
+                        return; /* the next use plans it again */
+                j->is_automatic = true;
+        }
+        mutex_lock(&sb->lock);
+        is_idle = sb->state == BOX_RUNNING && sb->running == 0 && list_is_empty(&sb->jobs) &&
+                  sb->current == JOB_NONE && (kind != JOB_DESTROY || !sb->is_protected);
+        if (is_idle && j) {
+                sandbox_enqueue_locked(sb, j, false);
+                j = NULL;
+        }
+        mutex_unlock(&sb->lock);
+        job_free(j);
+        if (!is_idle)
+                return;
+        log_info("%s: unused for its timeout", sb->key);
+        if (kind == JOB_DESTROY)
+                destroy_accept(sb, NULL, 0);
+        else
+                sandbox_kick(sb);
+}

@@ -1,0 +1,470 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The jobs of a sandbox but for exec and destroy: each is one call of the provider, with the state that people see meanwhile, and then
+ * the provider's own word of how it is.
+ *
+ * Threads: one job of a sandbox at a time, on a worker. A destruction that was accepted meanwhile owns the state: jobs leave it alone then.
+ */
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "fs/sandbox/private.h"
+#include "fs/sandbox/settings.h"
+#include "transport/base/cleanup.h"
+#include "transport/base/log.h"
+
+/* A state of ours while a call is under way. */
+static void enter(struct sandbox *sb, enum box_state state, const char *phase)
+{
+        mutex_lock(&sb->lock);
+        if (!sb->is_destroying) {
+                sandbox_set_state_locked(sb, state);
+                (void)snprintf(sb->phase, sizeof(sb->phase), "%.*s", (int)sizeof(sb->phase) - 1,
+                               phase);
+                sandbox_change_locked(sb);
+        }
+        mutex_unlock(&sb->lock);
+        news_deliver(sb->fleet);
+}
+
+static void leave(struct sandbox *sb, enum box_state state)
+{
+        mutex_lock(&sb->lock);
+        if (!sb->is_destroying)
+                sandbox_set_state_locked(sb, state);
+        sb->phase[0] = '\0';
+        mutex_unlock(&sb->lock);
+}
+
+/* What the provider says; `otherwise` when it can't be asked. */
+static void ask_state(struct sandbox *sb, struct box *box, enum box_state otherwise)
+{
+        struct box_status status = {0};
+        struct call c;
+        int r;
+
+        call_init(&c, clock_after(CALL_NS));
+        r = box_get_state(box, &c, &status);
+        section_report(sb->section, r, c.sentence);
+        mutex_lock(&sb->lock);
+        if (r == 0)
+                sandbox_apply_locked(sb, &status);
+        else if (!sb->is_destroying)
+                sandbox_set_state_locked(sb, otherwise);
+        sb->phase[0] = '\0';
+        mutex_unlock(&sb->lock);
+        if (r < 0)
+                log_info("%s: asking for the state: %s: %s, ignoring", sb->key, errno_name(r),
+                         c.sentence);
+        sandbox_tell_gone(sb);
+}
+
+static void save(struct sandbox *sb, bool sync)
+{
+        int r = sandbox_save(sb, sync);
+
+        if (r < 0)
+                log_error("%s: writing the record: %s", sb->path, errno_name(r));
+}
+
+static int copy_spec(struct sandbox *sb, struct spec *ret, struct call *c)
+{
+        int r;
+
+        mutex_lock(&sb->lock);
+        r = spec_copy(&sb->spec, ret);
+        (void)snprintf(ret->name, sizeof(ret->name), "%s", sb->name);
+        mutex_unlock(&sb->lock);
+        return r < 0 ? call_fail(c, r, "out of memory") : 0;
+}
+
+static void publish(struct sandbox *sb, struct box *box)
+{
+        mutex_lock(&sb->lock);
+        sb->box = box;
+        (void)snprintf(sb->box_id, sizeof(sb->box_id), "%s", box->id);
+        sb->reachable = 1;
+        sandbox_change_locked(sb);
+        mutex_unlock(&sb->lock);
+}
+
+/* ---- create ------------------------------------------------------------------------------------------------ */
+
+struct by_key {
+        struct box_sink sink;
+        const char *key;
+        char id[128];
+        bool is_found;
+};
+
+static int found_key(struct box_sink *to, const struct box_found *found)
+{
+        struct by_key *k = container_of(to, struct by_key, sink);
+
+        if (strcmp(found->key, k->key) != 0)
+                return 0;
+        (void)snprintf(k->id, sizeof(k->id), "%s", found->id);
+        k->is_found = true;
+        return 1;
+}
+
+int sandbox_find_made(struct sandbox *sb, struct call *c, struct box **ret)
+{
+        struct by_key k = {.sink.found = found_key, .key = sb->key};
+        struct spec spec;
+        int r = provider_list(sb->section->provider, c, &k.sink);
+
+        if (r < 0)
+                return call_wrap(c, r, "looking for what was created");
+        if (!k.is_found)
+                return -ENOENT;
+        r = copy_spec(sb, &spec, c);
+        if (r < 0)
+                return r;
+        r = provider_attach(sb->section->provider, c, k.id, &spec, ret);
+        spec_done(&spec);
+        return r;
+}
+
+static int make_record(struct sandbox *sb, struct call *c)
+{
+        int r;
+
+        mutex_lock(&sb->lock);
+        sb->is_recorded = true;
+        sb->was_create_tried = true;
+        mutex_unlock(&sb->lock);
+        r = sandbox_make_dirs(sb);
+        if (r == 0)
+                r = sandbox_save(sb, true);
+        if (r < 0) {
+                mutex_lock(&sb->lock);
+                sb->was_create_tried = false; /* nothing was asked of the provider */
+                mutex_unlock(&sb->lock);
+                return call_fail_errno(c, r, "writing the record");
+        }
+        return 0;
+}
+
+static int call_create(struct sandbox *sb, struct call *c, struct box **ret)
+{
+        struct spec spec;
+        int r = call_check(c);
+
+        if (r < 0)
+                return call_fail(c, r, "cancelled");
+        r = copy_spec(sb, &spec, c);
+        if (r < 0)
+                return r;
+        r = provider_create(sb->section->provider, c, &spec, ret);
+        spec_done(&spec);
+        return r;
+}
+
+static int create(struct sandbox *sb, struct call *c)
+{
+        struct box *box = NULL;
+        char phase[80];
+        int r;
+
+        (void)snprintf(phase, sizeof(phase), "created by %s", sb->provider);
+        enter(sb, BOX_CREATING, phase);
+        r = make_record(sb, c);
+        if (r == 0) {
+                r = call_create(sb, c, &box);
+                section_report(sb->section, r, c->sentence);
+        }
+        if (r < 0) {
+                leave(sb, BOX_ERROR);
+                save(sb, false);
+                return r;
+        }
+        publish(sb, box);
+        save(sb, true);
+        ask_state(sb, box, BOX_RUNNING);
+        save(sb, false);
+        return 0;
+}
+
+/* ---- what a former run left, and what others made ---------------------------------------------------------- */
+
+static int reattach_box(struct sandbox *sb, struct call *c, struct box **ret)
+{
+        char id[128];
+        struct spec spec;
+        int r;
+
+        mutex_lock(&sb->lock);
+        memcpy(id, sb->box_id, sizeof(id));
+        mutex_unlock(&sb->lock);
+        if (id[0] == '\0')
+                return sandbox_find_made(sb, c, ret);
+        r = copy_spec(sb, &spec, c);
+        if (r < 0)
+                return r;
+        r = provider_attach(sb->section->provider, c, id, &spec, ret);
+        spec_done(&spec);
+        return r;
+}
+
+/* A run was killed while it created this one, and the provider knows nothing of it: once more, if we still know how. */
+static int create_again(struct sandbox *sb, struct call *c)
+{
+        bool had_env;
+
+        mutex_lock(&sb->lock);
+        had_env = sb->had_env;
+        mutex_unlock(&sb->lock);
+        if (!had_env)
+                return create(sb, c);
+        leave(sb, BOX_ERROR);
+        save(sb, false);
+        return call_fail(
+                c, -ECANCELED,
+                "the creation was interrupted, and the values of its env.* are not on disk");
+}
+
+static void plan_attach(struct sandbox *sb)
+{
+        uint64_t due;
+
+        mutex_lock(&sb->lock);
+        due = sb->fleet->seams.attach_retry_ns << (sb->attach_retries < 6 ? sb->attach_retries : 6);
+        if (due > 60 * NS_PER_S)
+                due = 60 * NS_PER_S;
+        sb->attach_retries++;
+        sb->attach_due_ns = clock_after(due);
+        due = sb->attach_due_ns;
+        mutex_unlock(&sb->lock);
+        fleet_due(sb->fleet, due);
+}
+
+static int attach_box(struct sandbox *sb, struct call *c)
+{
+        struct box *box = NULL;
+        bool was_created, is_error;
+        int r;
+
+        mutex_lock(&sb->lock);
+        box = sb->box;
+        was_created = sb->box_id[0] != '\0';
+        is_error = sb->state == BOX_ERROR;
+        mutex_unlock(&sb->lock);
+        if (box)
+                return 0;
+        if (!sb->section || !sb->section->provider) {
+                leave(sb, BOX_UNKNOWN);
+                return call_fail(c, -EHOSTUNREACH, "provider %s is not there", sb->provider);
+        }
+        r = reattach_box(sb, c, &box);
+        if (r == 0) {
+                publish(sb, box);
+                if (!was_created)
+                        save(sb, true);
+                ask_state(sb, box, BOX_UNKNOWN);
+                return 0;
+        }
+        if (!was_created && r == -ENOENT)
+                return is_error ? 0 : create_again(sb, c);
+        if (r == -ENODEV) {
+                leave(sb, BOX_GONE);
+                sandbox_tell_gone(sb);
+                return r;
+        }
+        leave(sb, BOX_UNKNOWN);
+        plan_attach(sb);
+        return r;
+}
+
+/* Tasks that ran, or were to run, when a former run ended. */
+static void attach_tasks(struct sandbox *sb, struct call *c)
+{
+        for (uint64_t number = 0;;) {
+                struct task *t = NULL;
+
+                mutex_lock(&sb->lock);
+                for (size_t i = 0; i < sb->task_count && !t; i++)
+                        if (sb->tasks[i]->number > number && sb->tasks[i]->needs_attach)
+                                t = task_ref(sb->tasks[i]);
+                mutex_unlock(&sb->lock);
+                if (!t)
+                        return;
+                number = t->number;
+                if (!task_attach(t, c))
+                        plan_attach(sb);
+                task_unref(t);
+        }
+}
+
+static int attach(struct sandbox *sb, struct call *c)
+{
+        int r = attach_box(sb, c);
+        bool has_box;
+        enum box_state state;
+
+        mutex_lock(&sb->lock);
+        has_box = sb->box != NULL;
+        state = sb->state;
+        mutex_unlock(&sb->lock);
+        if (has_box)
+                attach_tasks(sb, c);
+        else if (state == BOX_GONE || state == BOX_ERROR)
+                sandbox_end_tasks(sb, &(struct exec_end){.kind = EXEC_END_LOST});
+        return r;
+}
+
+static int found_id(struct box_sink *to, const struct box_found *found)
+{
+        struct by_key *k = container_of(to, struct by_key, sink);
+
+        if (strcmp(found->id, k->id) == 0)
+                k->is_found = true;
+        return k->is_found;
+}
+
+static int adopt(struct sandbox *sb, struct call *c)
+{
+        struct by_key ours = {.sink.found = found_id};
+        struct box *box = NULL;
+        int r;
+
+        enter(sb, BOX_CREATING, "adopting");
+        mutex_lock(&sb->lock);
+        memcpy(ours.id, sb->box_id, sizeof(ours.id));
+        sb->is_recorded = true;
+        mutex_unlock(&sb->lock);
+        r = sandbox_make_dirs(sb);
+        if (r < 0)
+                (void)call_fail_errno(c, r, "writing the record");
+        else
+                r = reattach_box(sb, c, &box);
+        if (r < 0) {
+                leave(sb, BOX_ERROR);
+                return r;
+        }
+        if (provider_list(sb->section->provider, c, &ours.sink) < 0)
+                ours.is_found = false; /* not known to be ours: then it is theirs */
+        mutex_lock(&sb->lock);
+        sb->is_foreign = !ours.is_found;
+        mutex_unlock(&sb->lock);
+        publish(sb, box);
+        ask_state(sb, box, BOX_UNKNOWN);
+        save(sb, true);
+        return 0;
+}
+
+/* ---- verbs ------------------------------------------------------------------------------------------------- */
+
+static int start(struct sandbox *sb, struct box *box, struct call *c)
+{
+        struct spec spec;
+        int r = copy_spec(sb, &spec, c);
+
+        if (r < 0)
+                return r;
+        r = box_start(box, c, &spec);
+        spec_done(&spec);
+        return r;
+}
+
+static int change(struct sandbox *sb, struct box *box, enum job_kind kind, enum box_state before,
+                  struct call *c)
+{
+        int r;
+
+        switch (kind) {
+        case JOB_STOP: enter(sb, BOX_STOPPING, "stopping"); return box_stop(box, c);
+        case JOB_RESTART:
+                enter(sb, BOX_STOPPING, "restarting");
+                r = box_stop(box, c);
+                if (r < 0)
+                        return r;
+                enter(sb, BOX_STARTING, "restarting");
+                return start(sb, box, c);
+        case JOB_PAUSE: enter(sb, BOX_PAUSING, "pausing"); return box_pause(box, c);
+        case JOB_RESUME:
+        case JOB_START:
+                if (before == BOX_PAUSED) {
+                        enter(sb, BOX_RESUMING, "resuming");
+                        return box_resume(box, c);
+                }
+                enter(sb, BOX_STARTING, "starting");
+                return start(sb, box, c);
+        case JOB_CREATE:
+        case JOB_ATTACH:
+        case JOB_ADOPT:
+        case JOB_EXEC:
+        case JOB_DESTROY:
+        case JOB_NONE:
+        default: return -EINVAL;
+        }
+}
+
+/* What is so already. */
+static bool is_done(enum job_kind kind, enum box_state state)
+{
+        return ((kind == JOB_START || kind == JOB_RESUME) && state == BOX_RUNNING) ||
+               (kind == JOB_STOP && state == BOX_STOPPED) ||
+               (kind == JOB_PAUSE && state == BOX_PAUSED);
+}
+
+static enum box_state reached(enum job_kind kind)
+{
+        return kind == JOB_STOP ? BOX_STOPPED : kind == JOB_PAUSE ? BOX_PAUSED : BOX_RUNNING;
+}
+
+static int verb(struct sandbox *sb, const struct job *j, struct call *c)
+{
+        enum box_state before;
+        struct box *box;
+        bool is_down = j->kind == JOB_STOP || j->kind == JOB_PAUSE, was_idle_down;
+        int r;
+
+        mutex_lock(&sb->lock);
+        before = sb->state;
+        box = sb->box;
+        was_idle_down = sb->is_idle_down;
+        if (is_down)
+                sb->is_idle_down = j->is_automatic ||
+                                   (was_idle_down && is_done(j->kind, before) && j->is_automatic);
+        mutex_unlock(&sb->lock);
+        if (!box)
+                return call_fail(c, -EBUSY, "the sandbox was not created");
+        if (j->kind == JOB_PAUSE && before == BOX_STOPPED)
+                return call_fail(c, -EHOSTDOWN, "the sandbox is stopped");
+        if (is_done(j->kind, before)) {
+                save(sb, false);
+                return 0;
+        }
+
+        r = change(sb, box, j->kind, before, c);
+        mutex_lock(&sb->lock);
+        if (r < 0 && is_down)
+                sb->is_idle_down = was_idle_down;
+        if (r == 0 && !is_down)
+                sb->is_idle_down = false;
+        mutex_unlock(&sb->lock);
+        ask_state(sb, box, r < 0 ? before : reached(j->kind));
+        save(sb, false);
+        return r;
+}
+
+int lifecycle_run(struct sandbox *sb, struct job *j, struct call *c)
+{
+        switch (j->kind) {
+        case JOB_CREATE: return create(sb, c);
+        case JOB_ATTACH: return attach(sb, c);
+        case JOB_ADOPT: return adopt(sb, c);
+        case JOB_START:
+        case JOB_STOP:
+        case JOB_RESTART:
+        case JOB_PAUSE:
+        case JOB_RESUME: return verb(sb, j, c);
+        case JOB_EXEC:
+        case JOB_DESTROY:
+        case JOB_NONE:
+        default: return call_fail(c, -EINVAL, "no such job");
+        }
+}

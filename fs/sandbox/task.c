@@ -1,0 +1,273 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A task: references, what its files show, kill. How it runs is in task_run.c, its stdin in task_stdin.c. */
+
+#include "fs/sandbox/task.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "fs/sandbox/private.h"
+#include "fs/sandbox/results.h"
+#include "transport/base/buf.h"
+#include "transport/base/cleanup.h"
+#include "transport/base/file.h"
+
+const char *task_state_name(enum task_state s)
+{
+        static const char *const names[] = {[TASK_NEW] = "new",
+                                            [TASK_QUEUED] = "queued",
+                                            [TASK_RUNNING] = "running",
+                                            [TASK_ENDED] = "ended"};
+
+        assert((unsigned)s < sizeof(names) / sizeof(names[0]));
+        return names[s];
+}
+
+/* ---- birth and death --------------------------------------------------------------------------------------- */
+
+struct task *task_new(struct sandbox *sb, uint64_t number, const char *name)
+{
+        struct task *t = calloc(1, sizeof(*t));
+
+        if (!t)
+                return NULL;
+        atomic_init(&t->refs, 1);
+        t->sandbox = sb;
+        t->number = number;
+        t->is_named = name != NULL;
+        if (name)
+                (void)snprintf(t->name, sizeof(t->name), "%s", name);
+        else
+                (void)snprintf(t->name, sizeof(t->name), "%" PRIu64, number);
+        (void)snprintf(t->path, sizeof(t->path), "%s/exec/%" PRIu64, sb->path, number);
+        output_init(&t->output, sb->fleet->state_dir, t->path, sb->fleet->output_cap);
+        task_init_sink(t);
+        list_init(&t->news_link);
+        mutex_init(&t->record_lock);
+        mutex_init(&t->stdin_lock);
+        t->kill_due_ns = NOTHING_DUE;
+        t->is_taken_known = true;
+        t->changed_real_ns = clock_real_ns();
+        atomic_init(&t->output_real_ns, t->changed_real_ns);
+        return t;
+}
+
+static void task_free(struct task *t)
+{
+        exec_release(t->exec);
+        output_done(&t->output);
+        if (t->is_removed)
+                task_remove_files(t->sandbox->fleet, t->path);
+        task_request_free(t->request);
+        free(t->exit);
+        mutex_done(&t->record_lock);
+        mutex_done(&t->stdin_lock);
+        free(t);
+}
+
+void task_free_table(struct task *t)
+{
+        if (atomic_fetch_sub_explicit(&t->refs, 1, memory_order_acq_rel) == 1)
+                task_free(t);
+}
+
+struct task *task_ref(struct task *t)
+{
+        (void)sandbox_ref(t->sandbox); /* given back in task_unref */
+        atomic_fetch_add_explicit(&t->refs, 1, memory_order_relaxed);
+        return t;
+}
+
+void task_unref(struct task *t)
+{
+        struct sandbox *sb;
+
+        if (!t)
+                return;
+        sb = t->sandbox;
+        task_free_table(t);
+        sandbox_unref(sb);
+}
+
+void task_freep(struct task **t)
+{
+        task_unref(*t);
+}
+
+/* ---- what its files show ----------------------------------------------------------------------------------- */
+
+struct sandbox *task_sandbox(const struct task *t)
+{
+        return t->sandbox;
+}
+
+uint64_t task_number(const struct task *t)
+{
+        return t->number;
+}
+
+void task_change_locked(struct task *t)
+{
+        t->changed_real_ns = clock_real_ns();
+        atomic_fetch_add(&t->changes, 1);
+        news_task(t);
+}
+
+void task_get_locked(struct task *t, struct task_info *ret)
+{
+        ret->number = t->number;
+        memcpy(ret->name, t->name, sizeof(ret->name));
+        ret->is_named = t->is_named;
+        ret->state = t->state;
+        ret->started_real_ns = t->started_real_ns;
+        ret->ended_real_ns = t->is_visible ? t->ended_real_ns : 0;
+        ret->changed_real_ns = t->changed_real_ns;
+        ret->output_real_ns = atomic_load(&t->output_real_ns);
+        ret->pid = t->pid;
+        for (unsigned i = 0; i < 2; i++)
+                ret->dropped[i] = atomic_load(&t->output.dropped[i]);
+        ret->exit[0] = ret->wait[0] = '\0';
+        if (!t->is_visible)
+                return;
+        (void)snprintf(ret->exit, sizeof(ret->exit), "%s",
+                       t->exit ? t->exit : "error out of memory");
+        (void)snprintf(ret->wait, sizeof(ret->wait), "%s%.1080s",
+                       name_is_number(ret->exit) ? "exit " : "", ret->exit);
+}
+
+void task_get(struct task *t, struct task_info *ret)
+{
+        mutex_lock(&t->sandbox->lock);
+        task_get_locked(t, ret);
+        mutex_unlock(&t->sandbox->lock);
+}
+
+bool task_has_ended(struct task *t)
+{
+        bool has_ended;
+
+        mutex_lock(&t->sandbox->lock);
+        has_ended = t->is_visible;
+        mutex_unlock(&t->sandbox->lock);
+        return has_ended;
+}
+
+uint64_t task_changes(struct task *t)
+{
+        return atomic_load(&t->changes);
+}
+
+uint64_t task_size(struct task *t, enum task_file file)
+{
+        return output_size(&t->output, file);
+}
+
+ssize_t task_read(struct task *t, enum task_file file, void *data, size_t size, uint64_t offset)
+{
+        uint64_t shown = output_size(&t->output, file);
+        _cleanup_(closep) int fd = -1;
+        char path[sizeof(t->path) + 16];
+
+        if (offset >= shown || size == 0)
+                return 0;
+        if (size > shown - offset)
+                size = (size_t)(shown - offset);
+        (void)snprintf(path, sizeof(path), "%s/%s", t->path, output_file_name(file));
+        fd = openat(t->sandbox->fleet->state_dir, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+        if (fd < 0)
+                return errno == ENOENT ? -ESTALE : -errno; /* the sandbox was destroyed */
+        return file_pread_full(fd, data, size, offset);
+}
+
+int task_print_cmd(struct task *t, struct buf *to)
+{
+        char path[sizeof(t->path) + 16];
+        int r;
+
+        (void)snprintf(path, sizeof(path), "%s/cmd", t->path);
+        r = file_read(t->sandbox->fleet->state_dir, path, to);
+        return r == -ENOENT ? 0 : r; /* new */
+}
+
+/* ---- kill -------------------------------------------------------------------------------------------------- */
+
+struct kill {
+        struct task *task; /* a reference */
+        int signal;
+        uint64_t seq;
+};
+
+static void kill_job(void *arg)
+{
+        struct kill *k = arg;
+        struct fleet *f = k->task->sandbox->fleet;
+
+        task_kill_now(k->task, k->signal, k->seq);
+        task_unref(k->task);
+        free(k);
+        news_deliver(f);
+}
+
+static int kill_soon(struct task *t, int signal, uint64_t seq)
+{
+        struct kill *k = malloc(sizeof(*k));
+        int r;
+
+        if (!k)
+                return -ENOMEM;
+        *k = (struct kill){.task = task_ref(t), .signal = signal, .seq = seq};
+        r = workers_submit(t->sandbox->fleet->workers, WORKER_FAST, kill_job, k);
+        if (r < 0) {
+                task_unref(t);
+                free(k);
+        }
+        return r;
+}
+
+enum kill_way { KILL_NOBODY, KILL_LATER, KILL_UNSENT, KILL_RUNNING };
+
+/* What a kill means in this state; an unsent command is taken out of the queue's hands at once. */
+static enum kill_way choose_locked(struct task *t, int signal, uint64_t seq)
+{
+        if (t->state == TASK_NEW || t->state == TASK_ENDED || t->is_ending)
+                return KILL_NOBODY;
+        if (t->is_starting || t->needs_attach) {
+                t->kill_signal = signal ? signal : -1;
+                t->kill_seq = seq;
+                return KILL_LATER;
+        }
+        if (t->state == TASK_RUNNING)
+                return KILL_RUNNING;
+        t->is_ending = true;
+        return KILL_UNSENT;
+}
+
+int task_kill(struct task *t, int signal, uint64_t seq)
+{
+        struct sandbox *sb = t->sandbox;
+        enum kill_way way;
+
+        if (signal < 0 || signal >= NSIG)
+                return -EINVAL;
+        mutex_lock(&sb->lock);
+        way = choose_locked(t, signal, seq);
+        mutex_unlock(&sb->lock);
+        switch (way) {
+        case KILL_NOBODY: return -ESRCH;
+        case KILL_RUNNING: return kill_soon(t, signal, seq);
+        case KILL_UNSENT:
+                task_end_begun(t, &(struct exec_end){.kind = EXEC_END_SIGNAL,
+                                                     .value = signal ? signal : SIGTERM});
+                results_end(sb->results, seq, 0, NULL);
+                return 0;
+        case KILL_LATER:
+        default: return 0;
+        }
+}
