@@ -78,7 +78,7 @@ int direct_lookup(struct volume *v, struct vol_op *op, uint64_t parent, const ch
 /* What mkdir, mknod and symlink make. */
 struct made {
         mode_t mode; /* with S_IFMT */
-        const char *target; /* of a link */
+        const char *target; /* of a link, else "" */
 };
 
 static int make_once(int dir, const char *name, const struct made *m, mode_t mode)
@@ -141,7 +141,7 @@ static int make(struct volume *v, uint64_t parent, const char *name, const struc
 {
         struct direct *d = direct_of(v);
         uint64_t epoch = volume_epoch(v);
-        struct direct_parent in;
+        struct direct_parent in = {.fd = -1};
         int r = direct_check_change(d);
 
         if (r == 0)
@@ -158,7 +158,7 @@ static int make(struct volume *v, uint64_t parent, const char *name, const struc
 int direct_mkdir(struct volume *v, struct vol_op *op, uint64_t parent, const char *name,
                  mode_t mode, struct vol_entry *ret)
 {
-        struct made m = {.mode = S_IFDIR | (mode & 07777 & ~op->umask)};
+        struct made m = {.mode = S_IFDIR | (mode & 07777 & ~op->umask), .target = ""};
 
         return make(v, parent, name, &m, ret);
 }
@@ -166,7 +166,7 @@ int direct_mkdir(struct volume *v, struct vol_op *op, uint64_t parent, const cha
 int direct_mknod(struct volume *v, struct vol_op *op, uint64_t parent, const char *name,
                  mode_t mode, struct vol_entry *ret)
 {
-        struct made m = {.mode = (mode & S_IFMT) | (mode & 07777 & ~op->umask)};
+        struct made m = {.mode = (mode & S_IFMT) | (mode & 07777 & ~op->umask), .target = ""};
 
         if (!S_ISREG(mode) && !S_ISFIFO(mode) && !S_ISSOCK(mode))
                 return -EPERM;
@@ -228,7 +228,7 @@ int direct_link(struct volume *v, struct vol_op *op, uint64_t node, uint64_t par
 {
         struct direct *d = direct_of(v);
         uint64_t epoch = volume_epoch(v);
-        struct direct_parent in;
+        struct direct_parent in = {.fd = -1};
         struct node_id id;
         struct stat st;
         int r = direct_check_change(d);
@@ -254,7 +254,7 @@ int direct_link(struct volume *v, struct vol_op *op, uint64_t node, uint64_t par
 static int remove_name(struct volume *v, uint64_t parent, const char *name, int flags)
 {
         struct direct *d = direct_of(v);
-        struct direct_parent in;
+        struct direct_parent in = {.fd = -1};
         int r = direct_check_change(d);
 
         if (r == 0)
@@ -306,7 +306,7 @@ static void rename_nodes(struct direct *d, uint64_t parent, const char *name, ui
 static int rename_between(struct direct *d, uint64_t parent, const char *name, uint64_t new_parent,
                           const char *new_name, unsigned flags)
 {
-        struct direct_parent from, to;
+        struct direct_parent from = {.fd = -1}, to = from;
         int r = direct_open_parent(d, parent, &from);
 
         if (r < 0)
