@@ -151,7 +151,7 @@ static void open_handles_outlive_unlink_and_rename_over(void)
         struct vol_opened o;
         struct vol_file *file;
         struct stat to = {.st_mode = 0600};
-        uint64_t node;
+        uint64_t node = 0;
 
         if (!fixture_init(&f))
                 return;
@@ -318,7 +318,7 @@ static void data_calls_do_what_the_kernel_does(void)
         struct vol_entry e;
         struct vol_opened o;
         struct vol_file *a, *b;
-        uint64_t node;
+        uint64_t node = 0;
 
         if (!fixture_init(&f))
                 return;
