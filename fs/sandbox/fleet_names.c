@@ -77,7 +77,8 @@ int fleet_add_name_locked(struct fleet *f, struct sandbox *sb, const char *name)
         f->named[at] = sb;
         f->named_count++;
         mutex_lock(&sb->lock);
-        (void)snprintf(sb->name, sizeof(sb->name), "%s", name);
+        if (name != sb->name) /* a loaded one has it */
+                (void)snprintf(sb->name, sizeof(sb->name), "%s", name);
         sb->is_named = true;
         mutex_unlock(&sb->lock);
         touch_names(f);
