@@ -228,18 +228,13 @@ void launched_done(struct launched *l)
         closep(&l->errors);
 }
 
-/* "child-pid": N in what bwrap writes; 0 when it isn't there (yet). */
+/* "child-pid": N in all that bwrap writes (in pieces: closing the pipe before the last one would kill it); 0: not all there. */
 static pid_t find_pid(const char *text)
 {
-        const char *at = strstr(text, "\"child-pid\":");
-        char *end;
-        long pid;
+        const char *at = strchr(text, '}') ? strstr(text, "\"child-pid\":") : NULL;
+        long pid = at ? strtol(at + strlen("\"child-pid\":"), NULL, 10) : 0;
 
-        if (!at)
-                return 0;
-        at += strlen("\"child-pid\":");
-        pid = strtol(at, &end, 10);
-        return pid > 1 && pid <= INT32_MAX && (*end == ',' || *end == '\n' || *end == '}') ? (pid_t)pid : 0;
+        return pid > 1 && pid <= INT32_MAX ? (pid_t)pid : 0;
 }
 
 /* bwrap tells the pid of what will be the holder before it lets it go on. */
