@@ -4,16 +4,17 @@
  *
  * The layers, each of which calls only those below it; news goes up through tables of functions:
  *
- *      fs/mount/       the kernel's side: requests, replies, those that wait          struct session
- *      fs/tree/        names -> nodes, open files                                     struct tree
+ *      fs/mount/       the kernel's side: requests, replies, those that wait  struct session
+ *      fs/tree/        names -> nodes, open files                            struct tree
  *      fs/control/     the files that people talk to: ctl, status, exec/<n>/...
  *      fs/volume/      the files under fs/
- *      fs/sandbox/     sandboxes, their commands, what is kept on disk                struct fleet
- *      fs/worker.c     threads for what may block                                     struct workers
+ *      fs/sandbox/     sandboxes, their commands, what is kept on disk       struct fleet
+ *      fs/worker.c     threads for what may block                            struct workers
  *      providers/      services that sandboxes come from
  *      transport/      moving bytes
  *
- * This file wires them, from the bottom of a mount's life to its end, and is the only one that ends the program in peace.
+ * This file wires them, from the bottom of a mount's life to its end, and is the only one that ends
+ * the program in peace.
  */
 
 #include <errno.h>
@@ -172,7 +173,10 @@ static int set_up(struct program *p, struct call *c)
         return session_mount(p->session, p->tree, c);
 }
 
-/* From an unmount, or from where set_up failed. False: a thread is stuck, and nothing that it may use is freed. */
+/*
+ * From an unmount, or from where set_up failed. False: a thread is stuck, and nothing that it may
+ * use is freed.
+ */
 static bool tear_down(struct program *p)
 {
         if (p->fleet) {

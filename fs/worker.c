@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The pool: two lanes of threads with a queue each, and one thread that moves what has become due into them.
+ * The pool: two lanes of threads with a queue each, and one thread that moves what has become due
+ * into them.
  *
- * A thread that ends leaves its handle in `last_ended` and joins the one that ended before it, so that none is left when
- * the pool is freed and nobody has to collect them meanwhile. One thread of the fast lane stays for good.
+ * A thread that ends leaves its handle in `last_ended` and joins the one that ended before it, so
+ * that none is left when the pool is freed and nobody has to collect them meanwhile. One thread of
+ * the fast lane stays for good.
  *
  * Threads: everything is guarded by one lock, which is never held while a job runs.
  */
@@ -60,7 +62,7 @@ struct workers {
         uint64_t last_id;
 };
 
-/* ---- threads ----------------------------------------------------------------------------------------------- */
+/* ---- threads ---- */
 
 /* The last thing that a thread does. */
 static void leave(struct workers *w) RELEASE(w->lock)
@@ -156,7 +158,7 @@ static int enqueue(struct workers *w, struct lane *l, struct item *i) REQUIRES(w
         return 0;
 }
 
-/* ---- what is due later ------------------------------------------------------------------------------------- */
+/* ---- what is due later ---- */
 
 static bool is_before(const struct timed *a, const struct timed *b)
 {
@@ -244,7 +246,7 @@ static void *run_timer(void *arg)
         return NULL;
 }
 
-/* ---- public ------------------------------------------------------------------------------------------------ */
+/* ---- public ---- */
 
 int workers_new(unsigned fast_max, unsigned slow_max, struct workers **ret)
 {

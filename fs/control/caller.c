@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A direct-mapped table; a thread number that is used again within 50 ms by another program would at worst see another's stale size. */
+/*
+ * A direct-mapped table; a thread number that is used again within 50 ms by another program would
+ * at worst see another's stale size.
+ */
 #include "fs/control/caller.h"
 
 #include <stdint.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Which program is asking: the kernel names the thread, files remember the thread group. Looking it up reads /proc, so answers
- * are kept for a moment.
+ * Which program is asking: the kernel names the thread, files remember the thread group. Looking it
+ * up reads /proc, so answers are kept for a moment.
  */
 #pragma once
 

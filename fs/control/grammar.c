@@ -2,8 +2,9 @@
 /*
  * The grammar as its callers see it: commands, one line, the content of cmd, one line of env.
  *
- * A command is filled in place and handed over only when all of it was understood: on failure *ret is untouched.
- * Sentences never repeat a value, which may be secret, only keys, verbs and words that are names.
+ * A command is filled in place and handed over only when all of it was understood: on failure *ret
+ * is untouched. Sentences never repeat a value, which may be secret, only keys, verbs and words
+ * that are names.
  */
 
 #include "fs/control/grammar.h"
@@ -191,7 +192,10 @@ int grammar_parse(enum grammar_scope scope, const char *line, size_t size, struc
         return 0;
 }
 
-/* After the brace of an object comes a key or its end; in sh, `{ "` would be a group that starts with a quoted word. */
+/*
+ * After the brace of an object comes a key or its end; in sh, `{ "` would be a group that starts
+ * with a quoted word.
+ */
 static bool is_object(const struct line *l)
 {
         size_t at = l->at;

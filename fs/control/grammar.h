@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The language of ctl files and of exec/<n>/cmd: lines of text to commands. Pure: no I/O, no state, no knowledge of what exists.
+ * The language of ctl files and of exec/<n>/cmd: lines of text to commands. Pure: no I/O, no state,
+ * no knowledge of what exists.
  *
  *      line   = blank | "#"... | JSON object | verb option* text?
  *      option = key "=" word;  words are quoted as in sh ('...', "...", \x; no expansion)
  *
- * Sources: DESIGN.md sections 3 and 4 decide; the tests in tests/unit/control/grammar.c show each rule.
+ * Sources: DESIGN.md sections 3 and 4 decide; the tests in tests/unit/control/grammar.c show each
+ *          rule.
  */
 #pragma once
 
@@ -17,7 +19,8 @@
 
 #define GRAMMAR_LINE_MAX (1024 * 1024)
 
-enum grammar_scope { GRAMMAR_ROOT, GRAMMAR_SANDBOX, GRAMMAR_TASK }; /* which ctl the line was written to */
+/* which ctl the line was written to */
+enum grammar_scope { GRAMMAR_ROOT, GRAMMAR_SANDBOX, GRAMMAR_TASK };
 
 enum verb {
         VERB_NONE, /* blank or comment */
@@ -77,14 +80,23 @@ void command_done(struct command *cmd); /* wipes and frees */
 /**
  * Parse one line, without its newline (a final CR is dropped).
  *
- * Errors: -EINVAL with a sentence that names the place (`unknown verb "strat"; did you mean "start"?`, `column 17: unclosed quote`), NUL included;
- *         -E2BIG over GRAMMAR_LINE_MAX; -EOPNOTSUPP never: what a provider can is not known here; -ENOMEM.
- *         A verb of another scope is named as such ("create" is a command of the root's ctl).
+ * Errors: -EINVAL with a sentence that names the place (`unknown verb "strat"; did you mean
+ *         "start"?`, `column 17: unclosed quote`), NUL included; -E2BIG over GRAMMAR_LINE_MAX;
+ *         -EOPNOTSUPP never: what a provider can is not known here; -ENOMEM. A verb of another
+ *         scope is named as such ("create" is a command of the root's ctl).
  */
-int grammar_parse(enum grammar_scope scope, const char *line, size_t size, struct command *ret, struct call *c);
+int grammar_parse(enum grammar_scope scope, const char *line, size_t size, struct command *ret,
+                  struct call *c);
 
-/* The content of exec/<n>/cmd: text for sh -c (verbatim, a final newline dropped), or one JSON object with exec's keys; `ret` becomes VERB_EXEC or VERB_EXECV. Empty: -EINVAL. */
+/*
+ * The content of exec/<n>/cmd: text for sh -c (verbatim, a final newline dropped), or one JSON
+ * object with exec's keys; `ret` becomes VERB_EXEC or VERB_EXECV. Empty: -EINVAL.
+ */
 int grammar_parse_cmd(const char *text, size_t size, struct command *ret, struct call *c);
 
-/* One line of `env`: KEY=VALUE, verbatim after '=' (a final CR dropped), blank lines and # comments give *ret_key NULL. KEY alone: -EINVAL. */
-int grammar_parse_env(const char *line, size_t size, char **ret_key, char **ret_value, struct call *c);
+/*
+ * One line of `env`: KEY=VALUE, verbatim after '=' (a final CR dropped), blank lines and # comments
+ * give *ret_key NULL. KEY alone: -EINVAL.
+ */
+int grammar_parse_env(const char *line, size_t size, char **ret_key, char **ret_value,
+                      struct call *c);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * exec and execv. Options end at the first token that is not a known key=value; what follows is for the shell and is not
- * looked at: neither unquoted nor checked. `--` ends the options too, but only where every word before it is key=value
- * (of any key, so that a misspelt one is found): in `exec make -- all` it belongs to make.
+ * exec and execv. Options end at the first token that is not a known key=value; what follows is for
+ * the shell and is not looked at: neither unquoted nor checked. `--` ends the options too, but only
+ * where every word before it is key=value (of any key, so that a misspelt one is found): in `exec
+ * make -- all` it belongs to make.
  */
 
 #include "fs/control/grammar_parts.h"
@@ -123,7 +124,10 @@ static bool is_dashes(const struct line *l)
                (left == 2 || at[2] == ' ' || at[2] == '\t');
 }
 
-/* Whether a `--` ends the options here: only key=value before it. Broken quotes are somebody else's text. */
+/*
+ * Whether a `--` ends the options here: only key=value before it. Broken quotes are somebody else's
+ * text.
+ */
 static bool has_dashes(const struct line *l, struct buf *word)
 {
         struct line ahead = *l;

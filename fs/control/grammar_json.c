@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The JSON form: {"verb": ..., ...}. Each verb has a list of keys; a key that is not in it is refused with the nearest
- * one. Numbers and booleans stand for the words that they would be on a line: "cpu": 2 is cpu=2.
+ * The JSON form: {"verb": ..., ...}. Each verb has a list of keys; a key that is not in it is
+ * refused with the nearest one. Numbers and booleans stand for the words that they would be on a
+ * line: "cpu": 2 is cpu=2.
  *
- *      exec, execv   text | argv, name cwd user timeout unsent env.K, env {}, stdin: a string is all of it, true is stdin=open
+ *      exec, execv   text | argv, name cwd user timeout unsent env.K, env {}, stdin: a string is
+ *                    all of it, true is stdin=open
  *      create        name, settings as on a line, env {} label {} mount {}
  *      adopt         provider id name        kill    signal exec        eof     exec
  *      timeout       timeout                 label   label {one}        protect on        discard path
@@ -371,7 +373,10 @@ static bool is_hidden(const char *key, bool is_env)
         return is_env || (key && (strcmp(key, "stdin") == 0 || strncmp(key, "env.", 4) == 0));
 }
 
-/* The object again, in one line, secrets replaced. Only types that were understood are met: depth is 2 at most. */
+/*
+ * The object again, in one line, secrets replaced. Only types that were understood are met: depth
+ * is 2 at most.
+ */
 static int print(struct buf *to, const struct json *j, bool is_env, unsigned depth)
 {
         enum json_type type = json_type(j);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A line as words, quoted as in sh: '...' is literal; "..." knows \\ \" \$ \`; outside, a backslash makes the next byte
- * literal. Nothing is expanded. Bytes need not be UTF-8.
+ * A line as words, quoted as in sh: '...' is literal; "..." knows \\ \" \$ \`; outside, a backslash
+ * makes the next byte literal. Nothing is expanded. Bytes need not be UTF-8.
  */
 
 #include "fs/control/grammar_parts.h"

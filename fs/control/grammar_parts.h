@@ -38,7 +38,9 @@ void line_done(struct line *l);
 void line_skip_blanks(struct line *l);
 bool line_is_end(const struct line *l); /* nothing but blanks is left */
 
-/* The next word, unquoted, replaces the content of `to`. 1; 0 at the end; -EINVAL with its column. */
+/*
+ * The next word, unquoted, replaces the content of `to`. 1; 0 at the end; -EINVAL with its column.
+ */
 int line_word(struct line *l, struct buf *to, struct call *c);
 
 /* Length of the key when an unquoted KEY= stands here (letters, digits, `_`, `.`, `-`), else 0. */
@@ -68,7 +70,9 @@ struct verb_row {
         unsigned scopes; /* 1 << enum grammar_scope */
 };
 
-/* The verb of this word in this scope, or -EINVAL: unknown (with the nearest), or of another scope. */
+/*
+ * The verb of this word in this scope, or -EINVAL: unknown (with the nearest), or of another scope.
+ */
 int verb_find(enum grammar_scope scope, const char *word, const struct verb_row **ret,
               struct call *c);
 

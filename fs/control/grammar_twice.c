@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The name of a key that stands twice in a JSON object. The JSON parser refuses such text without saying which; this
- * looks only at text that it refused at its end, and stays quiet where that came too early.
+ * The name of a key that stands twice in a JSON object. The JSON parser refuses such text without
+ * saying which; this looks only at text that it refused at its end, and stays quiet where that came
+ * too early.
  */
 
 #include "fs/control/grammar_parts.h"

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The text of status files: "key value" lines in a fixed order, every key always there, `-` when not known; and the same as JSON. */
+/*
+ * The text of status files: "key value" lines in a fixed order, every key always there, `-` when
+ * not known; and the same as JSON.
+ */
 #pragma once
 
 struct buf;

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Scratch files: other names beside a control file. Editors and agent tools save by writing a temporary file and renaming it; so in a
- * directory of control files a new name is a small file in memory, and a rename of it onto the control file commits its content.
- * They live until they are removed, renamed onto a control file, or their directory goes.
+ * Scratch files: other names beside a control file. Editors and agent tools save by writing a
+ * temporary file and renaming it; so in a directory of control files a new name is a small file in
+ * memory, and a rename of it onto the control file commits its content. They live until they are
+ * removed, renamed onto a control file, or their directory goes.
  *
- * Threads: any; the table has a lock of its own, a leaf. A scratch file is counted: an open one outlives its name.
+ * Threads: any; the table has a lock of its own, a leaf. A scratch file is counted: an open one
+ *          outlives its name.
  */
 #pragma once
 

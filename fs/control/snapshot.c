@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Frozen bytes by (node, thread group). The table is small (what was looked at in the last 250 ms), so it is one list, oldest first,
- * swept at each use.
+ * Frozen bytes by (node, thread group). The table is small (what was looked at in the last 250 ms),
+ * so it is one list, oldest first, swept at each use.
  */
 #include "fs/control/snapshot.h"
 

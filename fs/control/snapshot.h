@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The bytes of a control file as one reader sees them. What `status` says changes all the time; tools that stat a file and
- * then read it (tar, rsync, git, Node, emacs) need both to agree. So a stat freezes the bytes for 250 ms for its thread group, an
- * open takes the frozen bytes over, and while a thread group holds a file open, its stat gives the size of that handle.
+ * The bytes of a control file as one reader sees them. What `status` says changes all the time;
+ * tools that stat a file and then read it (tar, rsync, git, Node, emacs) need both to agree. So a
+ * stat freezes the bytes for 250 ms for its thread group, an open takes the frozen bytes over, and
+ * while a thread group holds a file open, its stat gives the size of that handle.
  *
  * Threads: any; the table has a lock of its own, a leaf.
  */
@@ -38,5 +39,8 @@ struct snapshot *snapshots_frozen(struct snapshots *t, uint64_t node, pid_t tgid
 /* Freeze for 250 ms from now, in place of what was frozen. Without memory nothing is frozen. */
 void snapshots_freeze(struct snapshots *t, uint64_t node, pid_t tgid, struct snapshot *s);
 
-/* That group has written to a control file, or was told that a command ended: it must see what is true now. */
+/*
+ * That group has written to a control file, or was told that a command ended: it must see what is
+ * true now.
+ */
 void snapshots_drop(struct snapshots *t, pid_t tgid);

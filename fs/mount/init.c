@@ -9,13 +9,13 @@
 
 #include "fs/mount/init.h"
 
-#include "fs/mount/mount.h"
-
 #include <errno.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/uio.h>
 #include <unistd.h>
+
+#include "fs/mount/mount.h"
 
 #define OPCODE_INIT 26
 #define BACKGROUND_MAX                                                                             \

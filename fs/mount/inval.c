@@ -3,13 +3,12 @@
 
 #include "fs/mount/inval.h"
 
-#include "fs/mount/mount.h"
-
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "fs/mount/mount.h"
 #include "transport/base/lock.h"
 #include "transport/base/log.h"
 #include "transport/base/map.h"

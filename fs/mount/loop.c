@@ -61,8 +61,7 @@ static bool is_busy(uint64_t turn)
         return turn % 2 == 1;
 }
 
-/* ---- leader ----------------------------------------------------------------------------------
- * --------------- */
+/* ---- leader ---- */
 
 static void wake_deputy(struct loop *l)
 {
@@ -159,8 +158,7 @@ static void lead(struct loop *l, struct loop_thread *t)
                 wait_for_work(l);
 }
 
-/* ---- deputy ----------------------------------------------------------------------------------
- * --------------- */
+/* ---- deputy ---- */
 
 /* Sleep until the leader begins an operation. */
 static void sleep_until_traffic(struct loop *l, uint64_t turn)
@@ -211,8 +209,7 @@ static bool watch(struct loop *l)
         return false;
 }
 
-/* ---- threads ---------------------------------------------------------------------------------
- * --------------- */
+/* ---- threads ---- */
 
 static int spawn_locked(struct loop *l, bool leads) REQUIRES(l->lock);
 
@@ -296,8 +293,7 @@ static int spawn_locked(struct loop *l, bool leads)
         return 0;
 }
 
-/* ---- what others call
- * --------------------------------------------------------------------------------------- */
+/* ---- what others call ---- */
 
 int loop_new(unsigned thread_max, const struct loop_ops *ops, void *ctx, struct loop **ret)
 {

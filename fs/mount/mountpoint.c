@@ -27,8 +27,7 @@
 #define FUSERMOUNT_NS (700 * NS_PER_MS)
 #define STACKED_MAX 16 /* dead mounts on top of each other */
 
-/* ---- what is mounted
- * ---------------------------------------------------------------------------------------- */
+/* ---- what is mounted ---- */
 
 /* The next word of a line; blanks and such are written \ooo in it. */
 static bool take_word(const char **at, char *word, size_t size)
@@ -110,8 +109,7 @@ int mountpoint_find(const char *path, struct mount_entry *ret)
         return r < 0 ? r : mountinfo_find(buf_str(&text), path, ret);
 }
 
-/* ---- a dead predecessor
- * ------------------------------------------------------------------------------------- */
+/* ---- a dead predecessor ---- */
 
 /* A stat in a thread of its own. */
 struct probe {
@@ -215,8 +213,7 @@ int mountpoint_clear(const char *path, struct call *c)
         return call_fail(c, -EBUSY, "%s: too many dead mounts", path);
 }
 
-/* ---- unmount ---------------------------------------------------------------------------------
- * --------------- */
+/* ---- unmount ---- */
 
 /* The set-uid helper that unmounts for users. */
 static int run_fusermount(const char *path)

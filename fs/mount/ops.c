@@ -6,8 +6,6 @@
 
 #include "fs/mount/ops.h"
 
-#include "fs/mount/mount.h"
-
 #include <errno.h>
 #include <limits.h>
 #include <pthread.h>
@@ -17,6 +15,7 @@
 
 #include "fs/mount/files.h"
 #include "fs/mount/init.h"
+#include "fs/mount/mount.h"
 #include "fs/mount/park.h"
 #include "fs/mount/pollers.h"
 #include "fs/mount/reply.h"
@@ -96,8 +95,7 @@ static char *scratch(void)
         return memory;
 }
 
-/* ---- names -----------------------------------------------------------------------------------
- * --------------- */
+/* ---- names ---- */
 
 static int run_lookup(struct mount *m, struct request *r)
 {
@@ -271,8 +269,7 @@ static void on_readlink(fuse_req_t fuse, fuse_ino_t node)
         serve(&r);
 }
 
-/* ---- attributes
- * --------------------------------------------------------------------------------------------- */
+/* ---- attributes ---- */
 
 static int run_getattr(struct mount *m, struct request *r)
 {
@@ -356,8 +353,7 @@ static void on_statfs(fuse_req_t fuse, fuse_ino_t node)
         serve(&r);
 }
 
-/* ---- files -----------------------------------------------------------------------------------
- * --------------- */
+/* ---- files ---- */
 
 static int run_create(struct mount *m, struct request *r)
 {
@@ -574,8 +570,7 @@ static void on_poll(fuse_req_t fuse, fuse_ino_t node, struct fuse_file_info *fi,
         (void)fuse_reply_poll(fuse, events); /* nothing to give back */
 }
 
-/* ---- directories
- * -------------------------------------------------------------------------------------------- */
+/* ---- directories ---- */
 
 static int run_opendir(struct mount *m, struct request *r)
 {

@@ -116,8 +116,7 @@ void park_free(struct park *p)
         free(p);
 }
 
-/* ---- times and lists
- * ---------------------------------------------------------------------------------------- */
+/* ---- times and lists ---- */
 
 static void publish_due_locked(struct park *p) REQUIRES(p->lock)
 {
@@ -202,8 +201,7 @@ static void kick(struct park *p)
                 loop_kick(p->config.mount->loop);
 }
 
-/* ---- the end of a request
- * ----------------------------------------------------------------------------------- */
+/* ---- the end of a request ---- */
 
 static int hold_nodes(struct park *p, const struct request *r)
 {
@@ -252,8 +250,7 @@ static void finish(struct park *p, struct parked *x, int code)
         forget(p, x);
 }
 
-/* ---- trying again
- * ------------------------------------------------------------------------------------------- */
+/* ---- trying again ---- */
 
 static void settle(struct park *p, struct parked *x, uint64_t seen);
 
@@ -363,8 +360,7 @@ static void settle(struct park *p, struct parked *x, uint64_t seen)
                 kick(p);
 }
 
-/* ---- signals and times
- * -------------------------------------------------------------------------------------- */
+/* ---- signals and times ---- */
 
 /* The caller kicks the loop when it has unlocked. */
 static void cancel_locked(struct park *p, struct parked *x) REQUIRES(p->lock)
@@ -485,8 +481,7 @@ uint64_t park_next_due_ns(struct park *p)
         return atomic_load(&p->next_due_ns);
 }
 
-/* ---- what others call
- * --------------------------------------------------------------------------------------- */
+/* ---- what others call ---- */
 
 /* Known by its number from now on. 0 or -ENOMEM: then nothing was kept. */
 static int add(struct park *p, const struct request *r, struct parked **ret)

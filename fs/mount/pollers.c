@@ -3,12 +3,11 @@
 
 #include "fs/mount/pollers.h"
 
-#include "fs/mount/mount.h"
-
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 
+#include "fs/mount/mount.h"
 #include "transport/base/list.h"
 #include "transport/base/lock.h"
 #include "transport/base/log.h"

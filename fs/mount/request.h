@@ -8,12 +8,11 @@
  */
 #pragma once
 
-#include "fs/mount/mount.h"
-
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/stat.h>
 
+#include "fs/mount/mount.h"
 #include "fs/tree/tree.h"
 
 struct file;

@@ -9,8 +9,6 @@
 
 #include "fs/mount/session.h"
 
-#include "fs/mount/mount.h"
-
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -22,6 +20,7 @@
 #include "fs/mount/init.h"
 #include "fs/mount/inval.h"
 #include "fs/mount/loop.h"
+#include "fs/mount/mount.h"
 #include "fs/mount/mountpoint.h"
 #include "fs/mount/ops.h"
 #include "fs/mount/park.h"
@@ -54,8 +53,7 @@ struct session {
         bool is_ended GUARDED_BY(lock); /* no request is read any more */
 };
 
-/* ---- what the tree says
- * ------------------------------------------------------------------------------------- */
+/* ---- what the tree says ---- */
 
 static void on_wake(void *ctx, uint64_t key)
 {
@@ -91,8 +89,7 @@ const struct tree_events *session_events(struct session *s)
         return &s->events;
 }
 
-/* ---- what the loop serves
- * ----------------------------------------------------------------------------------- */
+/* ---- what the loop serves ---- */
 
 static int receive(void *ctx, void **data)
 {
@@ -150,8 +147,7 @@ static const struct loop_ops loop_ops = {
         .free_data = free_data,
 };
 
-/* ---- birth -----------------------------------------------------------------------------------
- * --------------- */
+/* ---- birth ---- */
 
 /* Seconds in a file of /proc/sys; 0 also when there is none. */
 static uint64_t read_seconds(const char *path)
@@ -236,8 +232,7 @@ void session_free(struct session *s)
         free(s);
 }
 
-/* ---- mount -----------------------------------------------------------------------------------
- * --------------- */
+/* ---- mount ---- */
 
 static void log_fuse(enum fuse_log_level level, const char *format, va_list args)
         __attribute__((format(printf, 2, 0)));
@@ -334,8 +329,7 @@ int session_mount(struct session *s, struct tree *tree, struct call *c)
         return 0;
 }
 
-/* ---- the end ---------------------------------------------------------------------------------
- * --------------- */
+/* ---- the end ---- */
 
 /* Where it is still mounted: the entry. */
 static bool entry_of(struct session *s, struct mount_entry *ret)

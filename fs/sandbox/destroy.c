@@ -2,9 +2,10 @@
 /*
  * The end of a sandbox.
  *
- *      accepted: the name is free, the record says so --> its commands end, the provider destroys it --> proven gone: all files go
- *                                                             ^                  | failed
- *                                                             +-- later, again --+--> after some tries: back as NAME.1, in state error
+ *      accepted       the name is free, the record says so
+ *      under way      its commands end, the provider destroys it; what fails is tried again later,
+ *                     and after some tries it comes back as NAME.1, in state error
+ *      proven gone    all files go
  *
  * A record of a destruction that was not carried out is tried again at the next start.
  */

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The fleet: opened with its providers, drained and closed. Who is in it: fleet_names.c; how they come and go: fleet_create.c. */
+/*
+ * The fleet: opened with its providers, drained and closed. Who is in it: fleet_names.c; how they
+ * come and go: fleet_create.c.
+ */
 
 #include "fs/sandbox/fleet.h"
 
@@ -49,7 +52,7 @@ void section_report(struct section *s, int code, const char *sentence)
                 fleet_touch(s->fleet);
 }
 
-/* ---- providers --------------------------------------------------------------------------------------------- */
+/* ---- providers ---- */
 
 static const char *source_of(const struct fleet_section *from)
 {
@@ -201,7 +204,7 @@ static int open_sections(struct fleet *f, const struct fleet_config *config, str
         return 0;
 }
 
-/* ---- open -------------------------------------------------------------------------------------------------- */
+/* ---- open ---- */
 
 static void set_seams(struct fleet *f, const struct fleet_seams *given)
 {
@@ -280,7 +283,7 @@ struct results *fleet_results(struct fleet *f)
         return f->results;
 }
 
-/* ---- drain and close --------------------------------------------------------------------------------------- */
+/* ---- drain and close ---- */
 
 void fleet_idle(struct fleet *f)
 {

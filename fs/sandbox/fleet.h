@@ -28,16 +28,24 @@ enum on_unmount { ON_UNMOUNT_KEEP, ON_UNMOUNT_PAUSE, ON_UNMOUNT_DESTROY };
 struct fleet_section {
         const char *instance; /* section name */
         const char *kind; /* registry key */
-        const struct pair *pairs; /* everything else of the section: settings that are defaults, and the provider's own keys */
+        /*
+         * everything else of the section: settings that are defaults, and the provider's own
+         * keys
+         */
+        const struct pair *pairs;
         size_t pair_count;
         unsigned allow; /* enum allow, from the section */
         const char *source; /* "FILE:LINE", NULL: built in */
 };
 
-/* What tests replace: where providers come from, and how long things take. NULL and 0: the real ones. */
+/*
+ * What tests replace: where providers come from, and how long things take. NULL and 0: the real
+ * ones.
+ */
 struct fleet_seams {
         const struct provider_ops *(*find)(const char *kind);
-        int (*open)(const char *kind, const struct provider_config *config, struct call *c, struct provider **ret);
+        int (*open)(const char *kind, const struct provider_config *config, struct call *c,
+                    struct provider **ret);
         uint64_t destroy_retry_ns; /* the first pause; each is twice as long as the one before */
         unsigned destroy_tries; /* then it comes back as NAME.1 */
         uint64_t attach_retry_ns; /* likewise doubling, up to a minute */
@@ -57,50 +65,81 @@ struct fleet_config {
         enum on_unmount on_unmount;
         uint64_t output_cap; /* bytes a stream; 64 MiB */
         const char *helper_dir;
-        const char *mountpoint; /* written into the lock file, so that a second mount can name the first */
-        const struct pair *provider_options; /* mount options that are a provider's own (uid-range), for every section that knows the key */
+        /* written into the lock file, so that a second mount can name the first */
+        const char *mountpoint;
+        /*
+         * mount options that are a provider's own (uid-range), for every section that knows the
+         * key
+         */
+        const struct pair *provider_options;
         size_t provider_option_count;
         const struct fleet_seams *seams; /* NULL: the real ones */
 };
 
 /**
- * Open the state directory, its providers, and every sandbox that a former run left there; background work begins.
+ * Open the state directory, its providers, and every sandbox that a former run left there;
+ * background work begins.
  *
  * Owner:  config and listener are copied as needed (strings are duplicated).
- * Errors: -EBUSY another mount holds the state directory (the sentence names it); -EINVAL a section is wrong (the sentence names file and line); -EACCES others
- *         can write the directory; -errno of the file system.
+ * Errors: -EBUSY another mount holds the state directory (the sentence names it); -EINVAL a section
+ *         is wrong (the sentence names file and line); -EACCES others can write the directory;
+ *         -errno of the file system.
  */
-int fleet_open(const struct fleet_config *config, const struct listener *listener, struct workers *workers, struct call *c,
-               struct fleet **ret);
+int fleet_open(const struct fleet_config *config, const struct listener *listener,
+               struct workers *workers, struct call *c, struct fleet **ret);
 
-/* First half of an unmount: on_unmount is carried out, bounded by `deadline_ns`; running commands of kept sandboxes are let go of. */
+/*
+ * First half of an unmount: on_unmount is carried out, bounded by `deadline_ns`; running commands
+ * of kept sandboxes are let go of.
+ */
 void fleet_drain(struct fleet *f, uint64_t deadline_ns);
-/* Second half: everything is released, the lock given up. All references were given back, all workers ended. */
+/*
+ * Second half: everything is released, the lock given up. All references were given back, all
+ * workers ended.
+ */
 void fleet_close(struct fleet *f);
 
-/* Both borrowed words as in `create NAME provider=P key=value...`. Local work only: the sandbox is there, `creating`, when this returns. */
+/*
+ * Both borrowed words as in `create NAME provider=P key=value...`. Local work only: the sandbox is
+ * there, `creating`, when this returns.
+ */
 struct create_options {
         const char *name;
         const char *provider; /* instance; NULL: the default */
         const struct pair *settings;
         size_t setting_count;
 };
-/* -EEXIST; -EINVAL name or setting; -EOPNOTSUPP, -EPERM as settings_check; -EDQUOT too many (with `ahead` others in the same write); -ENOENT no such provider. */
-int fleet_check_create(struct fleet *f, const struct create_options *o, unsigned ahead, struct call *c);
-int fleet_create(struct fleet *f, const struct create_options *o, uint64_t seq, struct call *c, struct sandbox **ret);
+/*
+ * -EEXIST; -EINVAL name or setting; -EOPNOTSUPP, -EPERM as settings_check; -EDQUOT too many (with
+ * `ahead` others in the same write); -ENOENT no such provider.
+ */
+int fleet_check_create(struct fleet *f, const struct create_options *o, unsigned ahead,
+                       struct call *c);
+int fleet_create(struct fleet *f, const struct create_options *o, uint64_t seq, struct call *c,
+                 struct sandbox **ret);
 
 /* adopt PROVIDER:ID [as NAME]. */
-int fleet_check_adopt(struct fleet *f, const char *provider, const char *id, const char *name, struct call *c);
-void fleet_adopt(struct fleet *f, const char *provider, const char *id, const char *name, uint64_t seq);
+int fleet_check_adopt(struct fleet *f, const char *provider, const char *id, const char *name,
+                      struct call *c);
+void fleet_adopt(struct fleet *f, const char *provider, const char *id, const char *name,
+                 uint64_t seq);
 void fleet_refresh(struct fleet *f, uint64_t seq); /* polls everything */
 
 struct sandbox *fleet_find(struct fleet *f, const char *name); /* a reference, or NULL */
-struct sandbox *fleet_by_serial(struct fleet *f, uint64_t serial); /* likewise; also one being destroyed */
-/* rmdir: -EBUSY while a command runs or it is foreign, -EPERM protected; else as `destroy`: the name is free when it returns. */
+/* likewise; also one being destroyed */
+struct sandbox *fleet_by_serial(struct fleet *f, uint64_t serial);
+/*
+ * rmdir: -EBUSY while a command runs or it is foreign, -EPERM protected; else as `destroy`: the
+ * name is free when it returns.
+ */
 int fleet_remove(struct fleet *f, const char *name, struct call *c);
-int fleet_rename(struct fleet *f, const char *name, const char *new_name, struct call *c); /* -EEXIST, -EINVAL, -ENOENT */
+/* -EEXIST, -EINVAL, -ENOENT */
+int fleet_rename(struct fleet *f, const char *name, const char *new_name, struct call *c);
 
-/* Serials of all sandboxes that have a name, sorted by name: fills up to `count`, returns how many there are. */
+/*
+ * Serials of all sandboxes that have a name, sorted by name: fills up to `count`, returns how many
+ * there are.
+ */
 size_t fleet_list(struct fleet *f, uint64_t *serials, size_t count);
 uint64_t fleet_generation(struct fleet *f); /* rises with every change of the root's status */
 uint64_t fleet_names_real_ns(struct fleet *f); /* when the set of names last changed */

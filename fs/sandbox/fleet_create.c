@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* How sandboxes come into the fleet and leave it: create, adopt, rename, remove. All of it is local work. */
+/*
+ * How sandboxes come into the fleet and leave it: create, adopt, rename, remove. All of it is local
+ * work.
+ */
 
 #include <assert.h>
 #include <errno.h>
@@ -35,7 +38,7 @@ int fleet_check_name(const char *name, struct call *c)
         return 0;
 }
 
-/* ---- the spec ---------------------------------------------------------------------------------------------- */
+/* ---- the spec ---- */
 
 static int add_settings(struct spec *s, const struct pair *settings, size_t count, struct call *c)
 {
@@ -46,7 +49,10 @@ static int add_settings(struct spec *s, const struct pair *settings, size_t coun
         return r;
 }
 
-/* What the user names is held against what the operator allows; an INI section's settings are the operator's own. */
+/*
+ * What the user names is held against what the operator allows; an INI section's settings are the
+ * operator's own.
+ */
 static int check_user(const struct section *s, const struct create_options *o, struct call *c)
 {
         struct spec user;
@@ -140,7 +146,7 @@ int fleet_check_create(struct fleet *f, const struct create_options *o, unsigned
         return r;
 }
 
-/* ---- create and adopt -------------------------------------------------------------------------------------- */
+/* ---- create and adopt ---- */
 
 static struct sandbox *new_sandbox(struct fleet *f, struct section *s, struct call *c, int *ret)
 {
@@ -323,7 +329,7 @@ void fleet_adopt(struct fleet *f, const char *provider, const char *id, const ch
         begin(sb, j);
 }
 
-/* ---- remove and rename ------------------------------------------------------------------------------------- */
+/* ---- remove and rename ---- */
 
 static int check_remove_locked(const struct sandbox *sb, struct call *c) REQUIRES(sb->lock)
 {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What former runs left: every record becomes a sandbox again, under its name; workers re-attach them. A damaged record is kept aside
- * (its directory becomes KEY.damaged), a directory without a record is cleared away: nothing was ever made for it.
+ * What former runs left: every record becomes a sandbox again, under its name; workers re-attach
+ * them. A damaged record is kept aside (its directory becomes KEY.damaged), a directory without a
+ * record is cleared away: nothing was ever made for it.
  */
 
 #include <dirent.h>

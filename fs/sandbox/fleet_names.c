@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Who is in the fleet: all sandboxes by serial, and those that have a name in an array sorted by it. A sandbox that is being destroyed
- * has no name any more, but is in the fleet until it is proven gone.
+ * Who is in the fleet: all sandboxes by serial, and those that have a name in an array sorted by
+ * it. A sandbox that is being destroyed has no name any more, but is in the fleet until it is
+ * proven gone.
  */
 
 #include <assert.h>
@@ -214,7 +215,7 @@ uint64_t fleet_changed_real_ns(struct fleet *f)
         return atomic_load(&f->changed_real_ns);
 }
 
-/* ---- the root's status ------------------------------------------------------------------------------------- */
+/* ---- the root's status ---- */
 
 static int by_name(const void *a, const void *b)
 {

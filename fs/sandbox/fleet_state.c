@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The state directory: who may use it (lock), whose sandboxes they are (owner), and the last serial that was given.
+ * The state directory: who may use it (lock), whose sandboxes they are (owner), and the last serial
+ * that was given.
  *
- * lock     flock'ed by the mount that uses the directory; a record in it says which one, and whether it only drains.
- * wanted   made by a mount that waits for a draining one, which then stops draining.
- * serial   numbers are reserved in blocks, so that creations need not write: what a crash leaves of a block is not given again.
+ * lock     flock'ed by the mount that uses the directory; a record in it says which one, and
+ * whether it only drains. wanted   made by a mount that waits for a draining one, which then stops
+ * draining. serial   numbers are reserved in blocks, so that creations need not write: what a crash
+ * leaves of a block is not given again.
  */
 
 #include <assert.h>
@@ -33,7 +35,7 @@
 #define WANTED_WAIT_NS                                                                             \
         (5 * NS_PER_S / 2) /* a draining mount gives the lock up within 1 s of being asked */
 
-/* ---- the lock ---------------------------------------------------------------------------------------------- */
+/* ---- the lock ---- */
 
 /* What the lock file says: "PID MOUNTPOINT" or "PID draining MOUNTPOINT", one line. */
 static int write_holder(struct fleet *f, bool is_draining)
@@ -119,7 +121,7 @@ bool fleet_state_is_wanted(struct fleet *f)
         return faccessat(f->state_dir, "wanted", F_OK, 0) == 0;
 }
 
-/* ---- owner and serial -------------------------------------------------------------------------------------- */
+/* ---- owner and serial ---- */
 
 static int load_owner(struct fleet *f, struct call *c)
 {
@@ -193,7 +195,7 @@ int fleet_next_serial(struct fleet *f, uint64_t *ret)
         return r;
 }
 
-/* ---- open and close ---------------------------------------------------------------------------------------- */
+/* ---- open and close ---- */
 
 static int check_dir(struct fleet *f, struct call *c)
 {

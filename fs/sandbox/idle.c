@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The idle time-out: `timeout` after the last use, while nothing runs, a sandbox is paused, else stopped, else destroyed. */
+/*
+ * The idle time-out: `timeout` after the last use, while nothing runs, a sandbox is paused, else
+ * stopped, else destroyed.
+ */
 
 #include "fs/sandbox/private.h"
 #include "transport/base/log.h"

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The jobs of a sandbox but for exec and destroy: each is one call of the provider, with the state that people see meanwhile, and then
- * the provider's own word of how it is.
+ * The jobs of a sandbox but for exec and destroy: each is one call of the provider, with the state
+ * that people see meanwhile, and then the provider's own word of how it is.
  *
- * Threads: one job of a sandbox at a time, on a worker. A destruction that was accepted meanwhile owns the state: jobs leave it alone then.
+ * Threads: one job of a sandbox at a time, on a worker. A destruction that was accepted meanwhile
+ *          owns the state: jobs leave it alone then.
  */
 
 #include <errno.h>
@@ -90,7 +91,7 @@ static void publish(struct sandbox *sb, struct box *box)
         mutex_unlock(&sb->lock);
 }
 
-/* ---- create ------------------------------------------------------------------------------------------------ */
+/* ---- create ---- */
 
 struct by_key {
         struct box_sink sink;
@@ -188,7 +189,7 @@ static int create(struct sandbox *sb, struct call *c)
         return 0;
 }
 
-/* ---- what a former run left, and what others made ---------------------------------------------------------- */
+/* ---- what a former run left, and what others made ---- */
 
 static int reattach_box(struct sandbox *sb, struct call *c, struct box **ret)
 {
@@ -209,7 +210,10 @@ static int reattach_box(struct sandbox *sb, struct call *c, struct box **ret)
         return r;
 }
 
-/* A run was killed while it created this one, and the provider knows nothing of it: once more, if we still know how. */
+/*
+ * A run was killed while it created this one, and the provider knows nothing of it: once more, if
+ * we still know how.
+ */
 static int create_again(struct sandbox *sb, struct call *c)
 {
         bool had_env;
@@ -355,7 +359,7 @@ static int adopt(struct sandbox *sb, struct call *c)
         return 0;
 }
 
-/* ---- verbs ------------------------------------------------------------------------------------------------- */
+/* ---- verbs ---- */
 
 static int start(struct sandbox *sb, struct box *box, struct call *c)
 {

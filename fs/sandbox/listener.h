@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * How news goes up: one table, given to the fleet at its birth. Called without locks, from workers and providers' threads, never from within
- * a function that the listener's owner called. Objects are borrowed for the call.
+ * How news goes up: one table, given to the fleet at its birth. Called without locks, from workers
+ * and providers' threads, never from within a function that the listener's owner called. Objects
+ * are borrowed for the call.
  */
 #pragma once
 
@@ -9,10 +10,14 @@ struct sandbox;
 struct task;
 
 struct listener {
-        void (*fleet_changed)(void *ctx); /* a name came, went or changed; a provider's state; the root's results */
+        /* a name came, went or changed; a provider's state; the root's results */
+        void (*fleet_changed)(void *ctx);
         void (*sandbox_changed)(void *ctx, struct sandbox *sb); /* its generation rose */
         void (*task_changed)(void *ctx, struct task *t); /* state or output */
-        /* On a worker, after the last output was spooled and before the end can be seen: drop caches, then return. */
+        /*
+         * On a worker, after the last output was spooled and before the end can be seen: drop
+         * caches, then return.
+         */
         void (*task_ending)(void *ctx, struct sandbox *sb, struct task *t);
         /* The sandbox is no more (or its volume's directory is not): release what belongs to it. */
         void (*sandbox_gone)(void *ctx, struct sandbox *sb);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * News on its way to the listener. What changed is put on a list, at most once, under any lock; whoever holds none and is a worker
- * or a provider's thread empties the list. Others post it: a worker then does.
+ * News on its way to the listener. What changed is put on a list, at most once, under any lock;
+ * whoever holds none and is a worker or a provider's thread empties the list. Others post it: a
+ * worker then does.
  */
 
 #include "fs/sandbox/private.h"

@@ -87,7 +87,7 @@ uint64_t output_size(const struct output *o, unsigned file)
         return atomic_load_explicit(&o->files[file].shown, memory_order_acquire);
 }
 
-/* ---- what a former run left -------------------------------------------------------------------------------- */
+/* ---- what a former run left ---- */
 
 static void load_size(struct output *o, unsigned i)
 {
@@ -112,7 +112,9 @@ void output_load(struct output *o, const uint64_t dropped[2])
                 atomic_store(&o->dropped[i], dropped[i]);
 }
 
-/* Bytes in `output` beyond those of both streams were written just before a crash, and never shown. */
+/*
+ * Bytes in `output` beyond those of both streams were written just before a crash, and never shown.
+ */
 static void cut_output(struct output *o)
 {
         uint64_t sum = o->files[0].size + o->files[1].size;
@@ -150,7 +152,7 @@ void output_resume(struct output *o, const int64_t skew[2])
         }
 }
 
-/* ---- writing ----------------------------------------------------------------------------------------------- */
+/* ---- writing ---- */
 
 /* Keep the last OUTPUT_TAIL bytes of what the file does not take. */
 static void keep_tail(struct output_file *f, const char *data, size_t size)
@@ -288,7 +290,7 @@ int output_add(struct output *o, enum exec_stream stream, uint64_t offset, const
         return gap;
 }
 
-/* ---- the end ----------------------------------------------------------------------------------------------- */
+/* ---- the end ---- */
 
 static int append_tail(struct output *o, unsigned i)
 {

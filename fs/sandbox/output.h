@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What a command printed, on local disk: three files, stdout, stderr, and output with both as they came. Each is made with
- * its first byte, only grows, and stops at cap - 1 MiB; at the end a marker and the last 1 MiB are appended.
+ * What a command printed, on local disk: three files, stdout, stderr, and output with both as they
+ * came. Each is made with its first byte, only grows, and stops at cap - 1 MiB; at the end a marker
+ * and the last 1 MiB are appended.
  *
  *      stream:  0 .......... limit ........................ total
  *      file:    0 .......... limit [marker, if any is missing] the last 1 MiB
  *
- * `output` is written first and the stream second, and only then are the new sizes shown: what a crash leaves in output beyond the
- * streams was never seen, and is cut off. A failed write (ENOSPC) stops all three files for good, as the cap does.
+ * `output` is written first and the stream second, and only then are the new sizes shown: what a
+ * crash leaves in output beyond the streams was never seen, and is cut off. A failed write (ENOSPC)
+ * stops all three files for good, as the cap does.
  *
- * Threads: one writer at a time (the provider's, then the one that carries out the end). Sizes may be read by any thread.
+ * Threads: one writer at a time (the provider's, then the one that carries out the end). Sizes may
+ *          be read by any thread.
  */
 #pragma once
 
@@ -49,7 +52,9 @@ struct output {
 void output_init(struct output *o, int state_dir, const char *path, uint64_t cap);
 void output_done(struct output *o);
 
-/* Go on where a former run stopped; `skew` as that run recorded it. Cuts `output` to what was seen. */
+/*
+ * Go on where a former run stopped; `skew` as that run recorded it. Cuts `output` to what was seen.
+ */
 void output_resume(struct output *o, const int64_t skew[2]);
 /* The files of a command that has ended: sizes only. */
 void output_load(struct output *o, const uint64_t dropped[2]);
@@ -57,8 +62,8 @@ void output_load(struct output *o, const uint64_t dropped[2]);
 /**
  * Bytes of one stream at `offset`; those that are known already are passed over.
  *
- * Returns 1 when a gap was found, which changed skew: the caller then saves it; else 0. Nothing here fails: what can't be written is
- * counted as dropped.
+ * Returns 1 when a gap was found, which changed skew: the caller then saves it; else 0. Nothing
+ * here fails: what can't be written is counted as dropped.
  */
 int output_add(struct output *o, enum exec_stream stream, uint64_t offset, const void *data,
                size_t size);

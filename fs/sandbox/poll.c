@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What happens without being asked for: states are polled, and what is due is done. One timer for the whole fleet stands at the
- * earliest due time; with nothing due there is none, and a provider that tells its news by itself is never polled.
+ * What happens without being asked for: states are polled, and what is due is done. One timer for
+ * the whole fleet stands at the earliest due time; with nothing due there is none, and a provider
+ * that tells its news by itself is never polled.
  */
 
 #include <errno.h>
@@ -13,7 +14,7 @@
 #include "fs/sandbox/results.h"
 #include "transport/base/log.h"
 
-/* ---- one sandbox ------------------------------------------------------------------------------------------- */
+/* ---- one sandbox ---- */
 
 void sandbox_apply_locked(struct sandbox *sb, const struct box_status *status)
 {
@@ -180,7 +181,7 @@ void fleet_box_changed(void *ctx, const char *id)
         free(all);
 }
 
-/* ---- all of a provider, in one list call ------------------------------------------------------------------- */
+/* ---- all of a provider, in one list call ---- */
 
 struct listed {
         struct box_sink sink;
@@ -357,7 +358,7 @@ static uint64_t tick_section(struct section *s, struct sandbox **all, size_t cou
         return due;
 }
 
-/* ---- the timer --------------------------------------------------------------------------------------------- */
+/* ---- the timer ---- */
 
 static bool take_due(uint64_t *due_ns, uint64_t mono_ns)
 {

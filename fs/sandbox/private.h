@@ -1,14 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the files of this folder share: the structs behind fleet.h, sandbox.h and task.h, and the calls between them.
+ * What the files of this folder share: the structs behind fleet.h, sandbox.h and task.h, and the
+ * calls between them.
  *
- * References: whoever is outside holds a task by a count of its own and one of its sandbox, so that a sandbox outlives its tasks;
- *             the sandbox's table holds each task once, without the second. The fleet's table holds each sandbox once.
- * Locks:      save_lock, record_lock, stdin_lock (each held across local disk I/O for one file), then fleet, sandbox, then the leaves news
- *             and tick; none but the first three is held across I/O, and none at all across a provider call or a listener's function.
- *             A task is guarded by its sandbox's lock
- *             (functions on it are *_locked without an annotation: clang can't see that t->sandbox is sb).
- * Workers:    a function named *_job runs on a worker, owns one reference, and delivers the news at its end.
+ * References: whoever is outside holds a task by a count of its own and one of its sandbox, so that
+ *             a sandbox outlives its tasks; the sandbox's table holds each task once, without the
+ *             second. The fleet's table holds each sandbox once.
+ * Locks:      save_lock, record_lock, stdin_lock (each held across local disk I/O for one file),
+ *             then fleet, sandbox, then the leaves news and tick; none but the first three is held
+ *             across I/O, and none at all across a provider call or a listener's function. A task
+ *             is guarded by its sandbox's lock (functions on it are *_locked without an annotation:
+ *             clang can't see that t->sandbox is sb).
+ * Workers:    a function named *_job runs on a worker, owns one reference, and delivers the news at
+ *             its end.
  */
 #pragma once
 
@@ -39,7 +43,7 @@
 #define CREATE_NS (600 * NS_PER_S) /* lifecycle calls, unless create_timeout says otherwise */
 #define NOTHING_DUE NEVER_NS
 
-/* ---- fleet ------------------------------------------------------------------------------------------------- */
+/* ---- fleet ---- */
 
 /* One provider instance of the mount. Fixed after fleet_open but for what is said. */
 struct section {
@@ -141,7 +145,7 @@ void fleet_idle(
 void fleet_due(struct fleet *f, uint64_t due_ns);
 void fleet_box_changed(void *ctx, const char *id); /* a provider's news; ctx is the section */
 
-/* ---- sandbox ----------------------------------------------------------------------------------------------- */
+/* ---- sandbox ---- */
 
 enum job_kind {
         JOB_CREATE,
@@ -283,11 +287,17 @@ enum box_state sandbox_expected_locked(struct sandbox *sb) REQUIRES(sb->lock);
 int sandbox_check_state(enum box_state state, bool is_idle_down, bool has_box, struct call *c);
 void sandbox_drop_jobs(struct sandbox *sb, int code, const char *sentence);
 
-/* lifecycle.c, destroy.c: what jobs do. Each carries out one call; results and error are said by the caller. */
+/*
+ * lifecycle.c, destroy.c: what jobs do. Each carries out one call; results and error are said by
+ * the caller.
+ */
 int lifecycle_run(struct sandbox *sb, struct job *j, struct call *c);
 int destroy_run(struct sandbox *sb, struct call *c);
 void destroy_accept(struct sandbox *sb, struct results *results, uint64_t seq);
-/* It failed: true when it shall be tried again later, which takes over the job; false: it came back as NAME.1. */
+/*
+ * It failed: true when it shall be tried again later, which takes over the job; false: it came back
+ * as NAME.1.
+ */
 bool destroy_again(struct sandbox *sb, struct job *j, int code, const char *sentence);
 void sandbox_gone(struct sandbox *sb); /* proven: its files and names go */
 void sandbox_tell_gone(struct sandbox *sb); /* once; without locks */
@@ -298,7 +308,7 @@ int sandbox_find_made(struct sandbox *sb, struct call *c, struct box **ret);
 void sandbox_plan_idle_locked(struct sandbox *sb) REQUIRES(sb->lock);
 void sandbox_idle_over(struct sandbox *sb);
 
-/* ---- task -------------------------------------------------------------------------------------------------- */
+/* ---- task ---- */
 
 /* What to run, kept until it was sent. */
 struct task_request {

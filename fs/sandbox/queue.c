@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The queue of one sandbox: its jobs are carried out one after the other, each on a worker; starts of commands in the fast lane,
- * the others, which may take minutes, in the slow one. A destruction goes to the head, and cancels the call that is under way.
+ * The queue of one sandbox: its jobs are carried out one after the other, each on a worker; starts
+ * of commands in the fast lane, the others, which may take minutes, in the slow one. A destruction
+ * goes to the head, and cancels the call that is under way.
  */
 
 #include <errno.h>
@@ -95,7 +96,7 @@ void sandbox_drop_jobs(struct sandbox *sb, int code, const char *sentence)
         }
 }
 
-/* ---- states ------------------------------------------------------------------------------------------------ */
+/* ---- states ---- */
 
 static enum box_state after_job(enum job_kind kind, enum box_state state)
 {
@@ -156,7 +157,7 @@ int sandbox_check_state(enum box_state state, bool is_idle_down, bool has_box, s
         }
 }
 
-/* ---- workers ----------------------------------------------------------------------------------------------- */
+/* ---- workers ---- */
 
 /* An idle time-out took it down and a command waits: first bring it back. */
 static void wake_locked(struct sandbox *sb, const struct job *head) REQUIRES(sb->lock)

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A sandbox: references, what status shows, and what can be set on it. Its jobs are in queue.c, lifecycle.c and destroy.c. */
+/*
+ * A sandbox: references, what status shows, and what can be set on it. Its jobs are in queue.c,
+ * lifecycle.c and destroy.c.
+ */
 
 #include "fs/sandbox/sandbox.h"
 
@@ -16,7 +19,7 @@
 #include "transport/base/escape.h"
 #include "transport/base/log.h"
 
-/* ---- birth and death --------------------------------------------------------------------------------------- */
+/* ---- birth and death ---- */
 
 struct sandbox *sandbox_new(struct fleet *f, struct section *section, uint64_t serial,
                             const char *key)
@@ -99,7 +102,7 @@ void sandbox_freep(struct sandbox **sb)
         sandbox_unref(*sb);
 }
 
-/* ---- changes ----------------------------------------------------------------------------------------------- */
+/* ---- changes ---- */
 
 /* What the root's status says of the latest task. */
 static int task_word_locked(const struct sandbox *sb) REQUIRES(sb->lock)
@@ -158,7 +161,7 @@ void sandbox_say_error(struct sandbox *sb, int code, const char *sentence)
         news_post(sb->fleet);
 }
 
-/* ---- what status shows ------------------------------------------------------------------------------------- */
+/* ---- what status shows ---- */
 
 uint64_t sandbox_serial(const struct sandbox *sb)
 {
@@ -267,7 +270,7 @@ void sandbox_watched(struct sandbox *sb)
                 fleet_due(sb->fleet, mono_ns + sb->fleet->seams.poll_fast_ns);
 }
 
-/* ---- the direct volume ------------------------------------------------------------------------------------- */
+/* ---- the direct volume ---- */
 
 int sandbox_root(struct sandbox *sb, struct call *c, struct box_root *ret)
 {
@@ -312,7 +315,7 @@ bool sandbox_is_quiet(struct sandbox *sb)
         return box && !is_running_job && box_is_quiet(box);
 }
 
-/* ---- what can be set --------------------------------------------------------------------------------------- */
+/* ---- what can be set ---- */
 
 static int check_alive_locked(struct sandbox *sb, struct call *c) REQUIRES(sb->lock)
 {
@@ -456,7 +459,7 @@ int sandbox_set_env(struct sandbox *sb, const char *key, const char *value, stru
         return r;
 }
 
-/* ---- verbs ------------------------------------------------------------------------------------------------- */
+/* ---- verbs ---- */
 
 static int check_can(struct sandbox *sb, enum sandbox_verb verb, struct call *c)
 {

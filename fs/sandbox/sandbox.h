@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The life of one sandbox: its state, the queue of what is still to be done with it, its commands, its record on disk.
+ * The life of one sandbox: its state, the queue of what is still to be done with it, its commands,
+ * its record on disk.
  *
  *      creating --> running <--> paused        (pausing, resuming in between)
  *         |          ^  |
@@ -9,10 +10,12 @@
  *         |         stopped
  *         '--> error            destroying --> gone        unknown: three polls failed
  *
- * Commands are accepted in an instant (checked, queued) and carried out by workers, one after the other for each sandbox;
- * kill, eof, stdin and destroy don't wait in that queue. What fails later is in `error`, in the results, and in the task's exit.
+ * Commands are accepted in an instant (checked, queued) and carried out by workers, one after the
+ * other for each sandbox; kill, eof, stdin and destroy don't wait in that queue. What fails later
+ * is in `error`, in the results, and in the task's exit.
  *
- * Threads: any. Locks: one a sandbox, never held across I/O, a provider call or a listener's function. Reference-counted.
+ * Threads: any. Locks: one a sandbox, never held across I/O, a provider call or a listener's
+ *          function. Reference-counted.
  */
 #pragma once
 
@@ -71,7 +74,8 @@ struct sandbox *sandbox_ref(struct sandbox *sb);
 void sandbox_unref(struct sandbox *sb); /* accepts NULL */
 void sandbox_freep(struct sandbox **sb);
 
-uint64_t sandbox_serial(const struct sandbox *sb); /* fixed, from 1, unique in the state directory for ever: inode numbers are made of it */
+/* fixed, from 1, unique in the state directory for ever: inode numbers are made of it */
+uint64_t sandbox_serial(const struct sandbox *sb);
 void sandbox_get(struct sandbox *sb, struct sandbox_info *ret);
 void sandbox_get_name(struct sandbox *sb, char ret[NAME_SIZE]);
 uint64_t sandbox_generation(struct sandbox *sb);
@@ -85,29 +89,41 @@ void sandbox_touch(struct sandbox *sb);
 void sandbox_watched(struct sandbox *sb);
 
 /**
- * The real directory behind fs/: -EINPROGRESS while it is being created; -EHOSTDOWN for a service whose files are out of reach while
- * stopped; -ENODEV gone or never made (the sentence says why); -EOPNOTSUPP the provider isn't PROVIDER_DIRECT.
+ * The real directory behind fs/: -EINPROGRESS while it is being created; -EHOSTDOWN for a service
+ * whose files are out of reach while stopped; -ENODEV gone or never made (the sentence says why);
+ * -EOPNOTSUPP the provider isn't PROVIDER_DIRECT.
  */
 int sandbox_root(struct sandbox *sb, struct call *c, struct box_root *ret);
 bool sandbox_is_quiet(struct sandbox *sb);
 
 /**
- * Check, then accept: two steps, so that several lines of one write are refused together or accepted together.
+ * Check, then accept: two steps, so that several lines of one write are refused together or
+ * accepted together.
  *
- * Check:  -EOPNOTSUPP the provider lacks the verb; -EPERM protected; -EBUSY wrong state (being destroyed; starting what failed to be
- *         created); -EINVAL. `ahead` counts execs already checked in the same write (EAGAIN at 32 running).
+ * Check:  -EOPNOTSUPP the provider lacks the verb; -EPERM protected; -EBUSY wrong state (being
+ *         destroyed; starting what failed to be created); -EINVAL. `ahead` counts execs already
+ *         checked in the same write (EAGAIN at 32 running).
  * Accept: never fails; what goes wrong is shown in results (seq), error and status.
  */
 int sandbox_check(struct sandbox *sb, enum sandbox_verb verb, struct call *c);
 void sandbox_do(struct sandbox *sb, enum sandbox_verb verb, uint64_t seq);
-int sandbox_check_exec(struct sandbox *sb, const struct task_options *o, unsigned ahead, struct call *c);
-/* Accepted: queued, and the latest. *ret is a reference; -ENOMEM and local disk errors (-ENOSPC) are all that can fail. */
-int sandbox_exec(struct sandbox *sb, const struct task_options *o, uint64_t seq, struct call *c, struct task **ret);
+int sandbox_check_exec(struct sandbox *sb, const struct task_options *o, unsigned ahead,
+                       struct call *c);
+/*
+ * Accepted: queued, and the latest. *ret is a reference; -ENOMEM and local disk errors (-ENOSPC)
+ * are all that can fail.
+ */
+int sandbox_exec(struct sandbox *sb, const struct task_options *o, uint64_t seq, struct call *c,
+                 struct task **ret);
 
-int sandbox_set_timeout(struct sandbox *sb, uint64_t span_ns, struct call *c); /* -EINVAL out of the provider's bounds. 0: none */
+/* -EINVAL out of the provider's bounds. 0: none */
+int sandbox_set_timeout(struct sandbox *sb, uint64_t span_ns, struct call *c);
 int sandbox_set_label(struct sandbox *sb, const char *key, const char *value, struct call *c);
 int sandbox_protect(struct sandbox *sb, bool on, struct call *c);
-/* One KEY=VALUE for later execs, in memory only. Value NULL removes. -EINVAL bad key; -E2BIG over 1 MiB in all. */
+/*
+ * One KEY=VALUE for later execs, in memory only. Value NULL removes. -EINVAL bad key; -E2BIG over 1
+ * MiB in all.
+ */
 int sandbox_set_env(struct sandbox *sb, const char *key, const char *value, struct call *c);
 
 /* The last failure, as a sentence ("" none), escaped; `say` sets it and raises the generation. */
@@ -116,11 +132,15 @@ void sandbox_say_error(struct sandbox *sb, int code, const char *sentence);
 /* ---- tasks ---- */
 
 struct task *sandbox_latest(struct sandbox *sb); /* a reference, or NULL */
-struct task *sandbox_find_task(struct sandbox *sb, const char *dir_name); /* by name under exec/; a reference or NULL */
+/* by name under exec/; a reference or NULL */
+struct task *sandbox_find_task(struct sandbox *sb, const char *dir_name);
 struct task *sandbox_task_by_number(struct sandbox *sb, uint64_t number); /* likewise */
 /* mkdir exec/NAME: -EEXIST, -EINVAL name, -EAGAIN too many, -EBUSY wrong state. */
 int sandbox_new_task(struct sandbox *sb, const char *name, struct call *c, struct task **ret);
-/* rmdir exec/NAME: -EBUSY unless new or ended; -ENOENT. Its files are gone; open handles still read. */
+/*
+ * rmdir exec/NAME: -EBUSY unless new or ended; -ENOENT. Its files are gone; open handles still
+ * read.
+ */
 int sandbox_remove_task(struct sandbox *sb, const char *dir_name, struct call *c);
 /* Numbers of all tasks in order of creation: fills up to `count`, returns how many there are. */
 size_t sandbox_list_tasks(struct sandbox *sb, uint64_t *numbers, size_t count);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A sandbox's record on disk, sandboxes/<key>/record: all that a later mount must know. Settings are written as "set.KEY VALUE" in the
- * spelling of ctl; values of env are not.
+ * A sandbox's record on disk, sandboxes/<key>/record: all that a later mount must know. Settings
+ * are written as "set.KEY VALUE" in the spelling of ctl; values of env are not.
  */
 
 #include <assert.h>
@@ -32,7 +32,7 @@ int sandbox_make_dirs(struct sandbox *sb)
         return 0;
 }
 
-/* ---- writing ----------------------------------------------------------------------------------------------- */
+/* ---- writing ---- */
 
 static int add_u64(struct record *r, const char *key, uint64_t value)
 {
@@ -175,7 +175,7 @@ int sandbox_save(struct sandbox *sb, bool sync)
         return r;
 }
 
-/* ---- reading ----------------------------------------------------------------------------------------------- */
+/* ---- reading ---- */
 
 static uint64_t get_u64(const struct record *r, const char *key)
 {

@@ -114,7 +114,7 @@ static int unknown_key(const char *key, struct call *c)
         return call_fail(c, -EINVAL, "unknown setting \"%.64s\"", key);
 }
 
-/* ---- single values ----------------------------------------------------------------------------------------- */
+/* ---- single values ---- */
 
 static int check_word(const char *key, const char *value, struct call *c)
 {
@@ -229,7 +229,7 @@ static int set_port(struct spec *s, enum setting x, const char *value, struct ca
         return set_text(s, x, value);
 }
 
-/* ---- families ---------------------------------------------------------------------------------------------- */
+/* ---- families ---- */
 
 static bool is_env_key(const char *key)
 {
@@ -444,7 +444,7 @@ int spec_copy(const struct spec *s, struct spec *ret)
         return r;
 }
 
-/* ---- public ------------------------------------------------------------------------------------------------ */
+/* ---- public ---- */
 
 int settings_add(struct spec *s, const char *key, const char *value, struct call *c)
 {

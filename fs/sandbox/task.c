@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A task: references, what its files show, kill. How it runs is in task_run.c, its stdin in task_stdin.c. */
+/*
+ * A task: references, what its files show, kill. How it runs is in task_run.c, its stdin in
+ * task_stdin.c.
+ */
 
 #include "fs/sandbox/task.h"
 
@@ -30,7 +33,7 @@ const char *task_state_name(enum task_state s)
         return names[s];
 }
 
-/* ---- birth and death --------------------------------------------------------------------------------------- */
+/* ---- birth and death ---- */
 
 struct task *task_new(struct sandbox *sb, uint64_t number, const char *name)
 {
@@ -101,7 +104,7 @@ void task_freep(struct task **t)
         task_unref(*t);
 }
 
-/* ---- what its files show ----------------------------------------------------------------------------------- */
+/* ---- what its files show ---- */
 
 struct sandbox *task_sandbox(const struct task *t)
 {
@@ -196,7 +199,7 @@ int task_print_cmd(struct task *t, struct buf *to)
         return r == -ENOENT ? 0 : r; /* new */
 }
 
-/* ---- kill -------------------------------------------------------------------------------------------------- */
+/* ---- kill ---- */
 
 struct kill {
         struct task *task; /* a reference */

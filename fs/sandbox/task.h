@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One command of a sandbox: what stands behind exec/<n>/. (The provider's side of it is `struct exec`.)
+ * One command of a sandbox: what stands behind exec/<n>/. (The provider's side of it is `struct
+ * exec`.)
  *
  *      new ----cmd written----> queued ----started----> running ----end----> ended
  *       (mkdir exec/NAME)         '--------- refused, lost, error ------------^
  *
- * Output is spooled to files of the state directory: stdout, stderr, and output (both as they came). Bytes once shown never change; sizes
- * only grow. At cap - 1 MiB a file stops growing; at the end a marker and the last 1 MiB are appended.
+ * Output is spooled to files of the state directory: stdout, stderr, and output (both as they
+ * came). Bytes once shown never change; sizes only grow. At cap - 1 MiB a file stops growing; at
+ * the end a marker and the last 1 MiB are appended.
  *
- * Threads: all functions may be called from any thread; reads take no lock during I/O. A task is reference-counted.
+ * Threads: all functions may be called from any thread; reads take no lock during I/O. A task is
+ *          reference-counted.
  */
 #pragma once
 
@@ -37,8 +40,10 @@ struct task_info {
         uint64_t output_real_ns; /* last growth of output; the start before that */
         int64_t pid; /* inside; 0 unknown */
         uint64_t dropped[2];
-        char exit[1100]; /* "" until ended; then `0`, `2`, `signal 9`, `timeout`, `lost`, `error TEXT` */
-        char wait[1100]; /* the line that wait gives: `exit 2`, `signal 9`, ...; "" until ended. Without newline */
+        /* "" until ended; then `0`, `2`, `signal 9`, `timeout`, `lost`, `error TEXT` */
+        char exit[1100];
+        /* the line that wait gives: `exit 2`, `signal 9`, ...; "" until ended. Without newline */
+        char wait[1100];
 };
 
 /* What to run and how. Borrowed; absent texts are NULL. */
@@ -61,7 +66,8 @@ struct task *task_ref(struct task *t);
 void task_unref(struct task *t); /* accepts NULL */
 void task_freep(struct task **t);
 
-struct sandbox *task_sandbox(const struct task *t); /* borrowed: lives at least as long as the task */
+/* borrowed: lives at least as long as the task */
+struct sandbox *task_sandbox(const struct task *t);
 uint64_t task_number(const struct task *t); /* fixed */
 void task_get(struct task *t, struct task_info *ret);
 bool task_has_ended(struct task *t); /* the end can be seen */
@@ -72,16 +78,22 @@ uint64_t task_size(struct task *t, enum task_file file);
 ssize_t task_read(struct task *t, enum task_file file, void *data, size_t size, uint64_t offset);
 int task_print_cmd(struct task *t, struct buf *to); /* the text of `cmd`; "" while new */
 
-/* A task of mkdir exec/NAME gets its command: queued. -EBUSY when it has one; as sandbox_exec otherwise. */
+/*
+ * A task of mkdir exec/NAME gets its command: queued. -EBUSY when it has one; as sandbox_exec
+ * otherwise.
+ */
 int task_start(struct task *t, const struct task_options *options, struct call *c);
 
 /**
- * Append to stdin's spool. -EBUSY stdin is /dev/null (not open, not new) ; -EPIPE the command has ended or eof was said; -ENOSPC over 64 MiB.
- * Nothing of it was taken on failure.
+ * Append to stdin's spool. -EBUSY stdin is /dev/null (not open, not new) ; -EPIPE the command has
+ * ended or eof was said; -ENOSPC over 64 MiB. Nothing of it was taken on failure.
  */
 int task_write_stdin(struct task *t, const void *data, size_t size);
 int task_stdin_eof(struct task *t); /* -EBUSY as above; said twice: success */
 uint64_t task_stdin_size(struct task *t); /* bytes spooled so far */
 
-/* signal 0: TERM, 5 s, KILL. -ESRCH it has ended; a queued one ends as `signal N` without ever running. Accepted here, sent on a worker. */
+/*
+ * signal 0: TERM, 5 s, KILL. -ESRCH it has ended; a queued one ends as `signal N` without ever
+ * running. Accepted here, sent on a worker.
+ */
 int task_kill(struct task *t, int signal, uint64_t seq);

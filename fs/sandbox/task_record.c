@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A task's directory: sandboxes/<key>/exec/<number>/ with its record. A directory without a record holds what was never accepted, or
- * was removed: the next start clears it away.
+ * A task's directory: sandboxes/<key>/exec/<number>/ with its record. A directory without a record
+ * holds what was never accepted, or was removed: the next start clears it away.
  */
 
 #include <dirent.h>
@@ -51,7 +51,7 @@ void task_remove_files(struct fleet *f, const char *path)
                 log_warning("%s: removing: %s, ignoring", path, errno_name(r));
 }
 
-/* ---- writing ----------------------------------------------------------------------------------------------- */
+/* ---- writing ---- */
 
 static int add_u64(struct record *r, const char *key, uint64_t value)
 {
@@ -140,7 +140,7 @@ void task_forget_record(struct task *t)
         mutex_unlock(&t->record_lock);
 }
 
-/* ---- reading ----------------------------------------------------------------------------------------------- */
+/* ---- reading ---- */
 
 static uint64_t get_u64(const struct record *r, const char *key)
 {

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A command on its way: started or re-attached by a worker, fed by the provider's thread (the sink), ended by a worker.
+ * A command on its way: started or re-attached by a worker, fed by the provider's thread (the
+ * sink), ended by a worker.
  *
- * Every end, whatever its cause, comes through finish(), once: `is_ending` is set under the lock by whoever brings it. Its order is
- * the contract: the last output is in the files, the listener dropped its caches, the record is written; only then the end can be seen.
+ * Every end, whatever its cause, comes through finish(), once: `is_ending` is set under the lock by
+ * whoever brings it. Its order is the contract: the last output is in the files, the listener
+ * dropped its caches, the record is written; only then the end can be seen.
  */
 
 #include <assert.h>
@@ -20,7 +22,7 @@
 #include "transport/base/escape.h"
 #include "transport/base/log.h"
 
-/* ---- the provider's side of it ----------------------------------------------------------------------------- */
+/* ---- the provider's side of it ---- */
 
 struct exec *task_exec_get(struct task *t)
 {
@@ -69,7 +71,7 @@ void task_let_go(struct task *t)
         exec_release(x); /* afterwards the sink is not called any more */
 }
 
-/* ---- the end ----------------------------------------------------------------------------------------------- */
+/* ---- the end ---- */
 
 static char *exit_text(const struct exec_end *end)
 {
@@ -254,7 +256,7 @@ void sandbox_lose_tasks(struct sandbox *sb)
         }
 }
 
-/* ---- the sink ---------------------------------------------------------------------------------------------- */
+/* ---- the sink ---- */
 
 static struct task *of_sink(struct exec_sink *to)
 {
@@ -311,7 +313,8 @@ static void on_end(struct exec_sink *to, const struct exec_end *end)
                 t->end = *end;
                 t->has_end = true;
                 is_mine =
-                        !t->is_starting; /* else whoever starts it finishes it, on the same thread */
+                        /* else whoever starts it finishes it, on the same thread */
+                        !t->is_starting;
                 t->is_ending = is_mine;
         }
         mutex_unlock(&t->sandbox->lock);
@@ -330,7 +333,7 @@ void task_init_sink(struct task *t)
                 .output = on_output, .stdin_taken = on_stdin_taken, .end = on_end};
 }
 
-/* ---- the start --------------------------------------------------------------------------------------------- */
+/* ---- the start ---- */
 
 static void refuse(struct task *t, const char *sentence)
 {
@@ -357,7 +360,9 @@ static int merge_env(struct sandbox *sb, struct task_request *q) REQUIRES(sb->lo
         return r;
 }
 
-/* Takes the request out, if it can be sent now. 0, or why not; *ret NULL: it has ended meanwhile. */
+/*
+ * Takes the request out, if it can be sent now. 0, or why not; *ret NULL: it has ended meanwhile.
+ */
 static int take_request(struct task *t, struct task_request **ret, struct box **ret_box,
                         struct call *c)
 {
@@ -502,7 +507,7 @@ void task_run(struct task *t, struct call *c)
         go_on(t);
 }
 
-/* ---- after a restart --------------------------------------------------------------------------------------- */
+/* ---- after a restart ---- */
 
 static void lose(struct task *t, const char *sentence)
 {
@@ -558,7 +563,7 @@ bool task_attach(struct task *t, struct call *c)
         return false;
 }
 
-/* ---- kill -------------------------------------------------------------------------------------------------- */
+/* ---- kill ---- */
 
 void task_kill_now(struct task *t, int signal, uint64_t seq)
 {

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Stdin: what is written is spooled on local disk at once, and sent on by one worker at a time as far as the provider takes it
- * (EXEC_STDIN_WINDOW beyond what the command has read). A command that closed its stdin swallows the rest.
+ * Stdin: what is written is spooled on local disk at once, and sent on by one worker at a time as
+ *        far as the provider takes it
+ * (EXEC_STDIN_WINDOW beyond what the command has read). A command that closed its stdin swallows
+ * the rest.
  */
 
 #include <errno.h>
@@ -17,7 +19,7 @@
 
 #define CHUNK ((size_t)64 * 1024)
 
-/* ---- the spool --------------------------------------------------------------------------------------------- */
+/* ---- the spool ---- */
 
 static int open_spool(struct task *t, int flags)
 {
@@ -122,7 +124,7 @@ uint64_t task_stdin_size(struct task *t)
         return size;
 }
 
-/* ---- to the provider --------------------------------------------------------------------------------------- */
+/* ---- to the provider ---- */
 
 /* How much may be sent now; *ret_last: and that is all there will be. */
 static size_t sendable_locked(const struct task *t, bool *ret_last)

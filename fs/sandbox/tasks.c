@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The tasks of a sandbox: one table in order of their numbers, which are given once. A command is accepted when its files are written;
- * a worker starts it when those before it in the queue are done.
+ * The tasks of a sandbox: one table in order of their numbers, which are given once. A command is
+ * accepted when its files are written; a worker starts it when those before it in the queue are
+ * done.
  */
 
 #include <assert.h>
@@ -21,7 +22,7 @@
 
 #define CMD_MAX ((size_t)16 * 1024 * 1024) /* argv as JSON may be longer than its line was */
 
-/* ---- the table --------------------------------------------------------------------------------------------- */
+/* ---- the table ---- */
 
 static struct task *find_locked(struct sandbox *sb, const char *name) REQUIRES(sb->lock)
 {
@@ -148,7 +149,7 @@ uint64_t sandbox_tasks_real_ns(struct sandbox *sb)
         return real_ns;
 }
 
-/* ---- checks ------------------------------------------------------------------------------------------------ */
+/* ---- checks ---- */
 
 static int check_name(const char *name, struct call *c)
 {
@@ -213,7 +214,7 @@ int sandbox_check_exec(struct sandbox *sb, const struct task_options *o, unsigne
         return r;
 }
 
-/* ---- accepting --------------------------------------------------------------------------------------------- */
+/* ---- accepting ---- */
 
 static int write_cmd(struct task *t, const struct task_options *o)
 {
@@ -442,7 +443,7 @@ int task_start(struct task *t, const struct task_options *options, struct call *
         return 0;
 }
 
-/* ---- removing ---------------------------------------------------------------------------------------------- */
+/* ---- removing ---- */
 
 int sandbox_remove_task(struct sandbox *sb, const char *dir_name, struct call *c)
 {
@@ -520,7 +521,7 @@ void sandbox_retain(struct sandbox *sb)
         }
 }
 
-/* ---- durable ----------------------------------------------------------------------------------------------- */
+/* ---- durable ---- */
 
 static struct task *take_unsynced_locked(struct sandbox *sb) REQUIRES(sb->lock)
 {

@@ -51,7 +51,10 @@ static void settle_run(void *arg)
         settle_unref(s);
 }
 
-/* `destroy` frees a name while the kernel still knows it: have it forget before the writer goes on, so that mkdir of the same name works. */
+/*
+ * `destroy` frees a name while the kernel still knows it: have it forget before the writer goes on,
+ * so that mkdir of the same name works.
+ */
 static void settle_name(struct tree *t, const char *name)
 {
         uint64_t deadline_ns = clock_after(SETTLE_NS);

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Directories of virtual files: what they list is settled when they are opened; offsets count entries. */
+/*
+ * Directories of virtual files: what they list is settled when they are opened; offsets count
+ * entries.
+ */
 #include "fs/tree/parts.h"
 
 #include <errno.h>

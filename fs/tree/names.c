@@ -15,7 +15,10 @@
 
 /* ---- lookup ---- */
 
-/* The row number that stands for wait.SECONDS, 0 when the name is none, or there are too many different ones. */
+/*
+ * The row number that stands for wait.SECONDS, 0 when the name is none, or there are too many
+ * different ones.
+ */
 static unsigned span_row(struct tree *t, const char *name)
 {
         unsigned row = 0;
@@ -247,7 +250,10 @@ bool names_is_removed(struct tree *t, uint64_t task_node, unsigned row)
         return row >= ROW_TASK && row < ROW_TASK + 32 && (bits >> (row - ROW_TASK) & 1);
 }
 
-/* rm -r of exec/N unlinks its files one by one; they are gone with the directory, until then only by name. */
+/*
+ * rm -r of exec/N unlinks its files one by one; they are gone with the directory, until then only
+ * by name.
+ */
 static int unlink_of_task(struct tree *t, const struct spot *dir, unsigned row)
 {
         struct task_info info;
@@ -363,7 +369,10 @@ static int rename_onto(struct tree *t, const struct spot *dir, const char *name,
         return r < 0 ? r : scratches_unlink(t->scratches, dir->node, name);
 }
 
-/* An editor moves the file aside before it writes it anew: the new name gets a copy, the control file stays. */
+/*
+ * An editor moves the file aside before it writes it anew: the new name gets a copy, the control
+ * file stays.
+ */
 static int rename_aside(struct tree *t, uint64_t node, const struct spot *dir, const char *new_name)
 {
         struct snapshot *text = NULL;

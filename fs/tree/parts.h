@@ -33,10 +33,8 @@
 #include "transport/base/map.h"
 
 #define SPANS_MAX 128 /* different SECONDS of wait.SECONDS that a mount remembers */
-#define DIR_TTL_NS                                                                                 \
-        (1 *                                                                                       \
-         UINT64_C(                                                                                 \
-                 1000000000)) /* of sandboxes' directories and fs, which no file can be renamed onto */
+/* of sandboxes' directories and fs, which no file can be renamed onto */
+#define DIR_TTL_NS (1 * UINT64_C(1000000000))
 
 struct tree {
         /* fixed after tree_new */
@@ -56,7 +54,9 @@ struct tree {
         struct list handles GUARDED_BY(lock); /* open virtual files, newest first */
         uint32_t spans[SPANS_MAX] GUARDED_BY(lock); /* seconds */
         unsigned span_count GUARDED_BY(lock);
-        /* task's node -> bits of its rows that were unlinked, as a pointer's value */
+        /*
+                          * task's node -> bits of its rows that were unlinked, as a pointer's value
+                          */
         struct imap *removed GUARDED_BY(lock);
         struct imap *writers GUARDED_BY(lock); /* nodes of cmd files that are open for writing */
         struct imap *slots GUARDED_BY(lock); /* serial -> struct slot */
@@ -102,7 +102,10 @@ struct spot {
 int spot_find(struct tree *t, uint64_t node, struct spot *ret);
 void spot_done(struct spot *s);
 
-/* Attributes. With op, for its thread group: sizes are those that it will read (and freeze, when wanted). */
+/*
+ * Attributes. With op, for its thread group: sizes are those that it will read (and freeze, when
+ * wanted).
+ */
 int spot_attr(struct tree *t, struct op *op, struct spot *s, bool freeze, struct tree_entry *ret);
 
 /* The place whose rows stand in this directory; -ENOTDIR. */
@@ -110,7 +113,10 @@ int spot_place(const struct spot *s, enum row_place *ret);
 
 /* ---- text.c ---- */
 
-/* The text of KIND_TEXT and KIND_CTL files, and when it last changed. 0 or -ENOMEM. */
+/*
+                  * The text of KIND_TEXT and KIND_CTL files, and when it last changed. 0 or
+                  * -ENOMEM.
+                  */
 int text_of(struct tree *t, const struct spot *s, struct buf *to, uint64_t *ret_mtime_ns);
 /* Rises when the text may have changed; 0: it never does. */
 uint64_t text_version(struct tree *t, const struct spot *s);
@@ -152,7 +158,10 @@ struct handle {
         uint64_t deadline_ns GUARDED_BY(lock); /* wait.SECONDS, from the first read; 0 not begun */
         struct buf own GUARDED_BY(lock); /* ctl: the values of what this descriptor wrote */
         uint64_t own_base GUARDED_BY(lock); /* file offset at which they begin */
-        /* reads give them: there was a write since the last read from before own_base */
+        /*
+                          * reads give them: there was a write since the last read from before
+                          * own_base
+                          */
         bool is_own GUARDED_BY(lock);
         bool own_was_read GUARDED_BY(lock);
 
@@ -181,7 +190,10 @@ ssize_t handle_write(struct tree *t, struct op *op, struct handle *h, const void
                      uint64_t offset);
 int handle_flush(struct tree *t, struct op *op, struct handle *h);
 void handle_commit_rest(struct tree *t, struct handle *h);
-/* A scratch file was renamed onto a control file. -EPERM when that can't be written. */
+/*
+                  * A scratch file was renamed onto a control file. -EPERM when that can't be
+                  * written.
+                  */
 int commit_scratch(struct tree *t, struct spot *target, struct scratch *from);
 
 /* takes the spot over on success */
@@ -212,7 +224,10 @@ struct slot {
         unsigned refs; /* guarded by atomics; the table counts as one */
 };
 
-/* The volume of a sandbox, made when first asked for: a reference. -EINPROGRESS with op->wait_key while it can't be there yet; -ENODEV. */
+/*
+ * The volume of a sandbox, made when first asked for: a reference. -EINPROGRESS with op->wait_key
+ * while it can't be there yet; -ENODEV.
+ */
 int slot_get(struct tree *t, struct op *op, uint64_t serial, struct slot **ret);
 /* one that is there: a reference, or NULL */
 struct slot *slot_find(struct tree *t, uint64_t serial);

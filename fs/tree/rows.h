@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The virtual files: one row each. A row's number is part of inode numbers (tree.h): numbers never change, new rows get new ones.
+ * The virtual files: one row each. A row's number is part of inode numbers (tree.h): numbers never
+ * change, new rows get new ones.
  */
 #pragma once
 

@@ -1,21 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Names to nodes: what the kernel asks, answered by the control files or by a sandbox's volume. Knows neither FUSE nor the network.
+ * Names to nodes: what the kernel asks, answered by the control files or by a sandbox's volume.
+ * Knows neither FUSE nor the network.
  *
- * Node numbers (also st_ino, but for files under fs/) say what they are, so that virtual files need no table and keep their
- * numbers over restarts:
+ * Node numbers (also st_ino, but for files under fs/) say what they are, so that virtual files need
+ * no table and keep their numbers over restarts:
  *
- *      0 | serial of the sandbox (22 bits) | task or scratch number (32) | row of the table of files (8)        1 is the root
- *      1 | 0 | serial (22)                 | node of the volume (40)                                           under fs/
+ *      0 | serial of the sandbox (22 bits) | task or scratch number (32) | row of the table (8)
+ *      1 | 0 | serial (22)                 | node of the volume (40), for what is under fs/
+ *
+ * 1 is the root.
  *
  * st_ino of what is under fs/ is the real inode number with bit 62 set: it never meets one of ours.
  *
- * Waiting: an operation that can't answer yet returns -EINPROGRESS and sets op->wait_key: the caller parks it and calls again, with
- *          the same arguments, when events.wake names that key (or when op->retry_ns has come). wait_key 0: call again at once on a worker
- *          with op->may_wait set. Nothing was done and nothing is counted when -EINPROGRESS is returned.
+ * Waiting: an operation that can't answer yet returns -EINPROGRESS and sets op->wait_key: the
+ *          caller parks it and calls again, with the same arguments, when events.wake names that
+ *          key (or when op->retry_ns has come). wait_key 0: call again at once on a worker with
+ *          op->may_wait set. Nothing was done and nothing is counted when -EINPROGRESS is returned.
  * Threads: any number of operations at once.
- * Locks:   one order for the whole program: fleet, sandbox, task, volume's nodes, handle, freeze. None is held across I/O, a provider
- *          call, an event or a reply.
+ * Locks:   one order for the whole program: fleet, sandbox, task, volume's nodes, handle, freeze.
+ *          None is held across I/O, a provider call, an event or a reply.
  */
 #pragma once
 
@@ -70,13 +74,19 @@ struct tree_opened {
 };
 
 struct tree_dir_sink {
-        /* False: it did not fit, nothing is counted for it. entry->node 0: only st.st_ino and the type are valid. */
+        /*
+         * False: it did not fit, nothing is counted for it. entry->node 0: only st.st_ino and the
+         * type are valid.
+         */
         bool (*add)(struct tree_dir_sink *to, const char *name, const struct tree_entry *entry,
                     uint64_t next_offset);
 };
 
-/* News for the kernel's side. Called without locks; none of them blocks for long: the receiver queues, but for inval_* which return
- * when the kernel has done it (or has nothing to do), and are never called from a thread that serves a request. */
+/*
+ * News for the kernel's side. Called without locks; none of them blocks for long: the receiver
+ * queues, but for inval_* which return when the kernel has done it (or has nothing to do), and are
+ * never called from a thread that serves a request.
+ */
 struct tree_events {
         void (*wake)(void *ctx, uint64_t key); /* operations parked on it, and poll(2) on it */
         void (*inval_node)(void *ctx, uint64_t node, bool attributes_only);
@@ -99,7 +109,10 @@ struct tree_config {
 
 struct workers;
 
-/* The tree comes first, since the fleet needs its listener; tree_start then tells it the fleet. Before that only the root answers. */
+/*
+ * The tree comes first, since the fleet needs its listener; tree_start then tells it the fleet.
+ * Before that only the root answers.
+ */
 int tree_new(const struct tree_config *config, const struct tree_events *events,
              struct workers *workers, struct tree **ret);
 /* for fleet_open; lives as long as the tree */
@@ -151,7 +164,9 @@ ssize_t tree_copy_range(struct tree *t, struct op *op, struct handle *from, uint
 int64_t tree_lseek(struct tree *t, struct op *op, struct handle *h, int64_t offset, int whence);
 /* commits what was written and not yet committed */
 void tree_release(struct tree *t, struct handle *h);
-/* Ready events of poll(2) now; *ret_key is what to wait for when there are none, 0: always ready. */
+/*
+ * Ready events of poll(2) now; *ret_key is what to wait for when there are none, 0: always ready.
+ */
 unsigned tree_poll(struct tree *t, struct op *op, struct handle *h, uint64_t *ret_key);
 
 int tree_opendir(struct tree *t, struct op *op, uint64_t node, struct handle **ret);

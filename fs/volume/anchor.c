@@ -123,7 +123,10 @@ static void flatten(struct out *o, const char *path)
         walk(o, path, 0);
 }
 
-/* What is left of the flat path behind `inside`, "" when they are the same; NULL when it isn't below. */
+/*
+ * What is left of the flat path behind `inside`, "" when they are the same; NULL when it isn't
+ * below.
+ */
 static const char *below(const char *flat, const char *inside)
 {
         struct word a, b;

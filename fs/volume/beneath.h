@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Opening beneath a directory that a hostile party writes in: no link is followed, no mount crossed, no path too long.
+ * Opening beneath a directory that a hostile party writes in: no link is followed, no mount
+ * crossed, no path too long.
  */
 #pragma once
 
@@ -10,9 +11,11 @@
 /**
  * openat2 with RESOLVE_BENEATH, NO_SYMLINKS, NO_MAGICLINKS and NO_XDEV.
  *
- * Shape:   `path` is relative and without "." and ".." components, or "." alone; a path longer than PATH_MAX is opened in steps.
- *          O_CLOEXEC and O_NOFOLLOW are added. With O_PATH a link as the last component is opened itself.
+ * Shape:   `path` is relative and without "." and ".." components, or "." alone; a path longer than
+ *          PATH_MAX is opened in steps. O_CLOEXEC and O_NOFOLLOW are added. With O_PATH a link as
+ *          the last component is opened itself.
  * Returns: a descriptor.
- * Errors:  -ESTALE something on the way is no directory any more, or is a link or a mount point; else -errno.
+ * Errors:  -ESTALE something on the way is no directory any more, or is a link or a mount point;
+ *          else -errno.
  */
 int beneath_open(int root, const char *path, size_t length, int flags, mode_t mode);

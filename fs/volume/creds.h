@@ -6,9 +6,9 @@
  *
  * The kernel takes root's powers over files away while the file-system uid is another, and gives
  * them back with 0. Keeping them by SECBIT_NO_SETUID_FIXUP was rejected: the bit would pass on to
- * children of this thread, whose setuid() would then keep capabilities. Where the sandbox's user may
- * not (a directory that it made read-only), the caller repeats the call as root and hands over what
- * it made with creds_give or creds_give_at.
+ * children of this thread, whose setuid() would then keep capabilities. Where the sandbox's user
+ * may not (a directory that it made read-only), the caller repeats the call as root and hands over
+ * what it made with creds_give or creds_give_at.
  *
  * Threads: the ids are those of the calling thread, and are root's again after creds_leave.
  */

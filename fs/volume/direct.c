@@ -32,7 +32,7 @@
 #define FDS_FOR_OPERATIONS 64
 #define OTHER_NAMES 64 /* names of a hard-linked file that are tried */
 
-/* ---- what may be done ---------------------------------------------------------------------- */
+/* ---- what may be done ---- */
 
 int direct_check(struct direct *d)
 {
@@ -54,7 +54,7 @@ int direct_check_name(const char *name)
         return strlen(name) > NAME_MAX ? -ENAMETOOLONG : 0;
 }
 
-/* ---- opening ------------------------------------------------------------------------------- */
+/* ---- opening ---- */
 
 static bool is_node(const struct node_path *path, const struct stat *st)
 {
@@ -122,7 +122,7 @@ void direct_parent_done(struct direct_parent *p)
                 closep(&p->fd);
 }
 
-/* ---- what is told -------------------------------------------------------------------------- */
+/* ---- what is told ---- */
 
 static uint32_t ms_of(uint64_t ns)
 {
@@ -183,7 +183,7 @@ void direct_fix_link_size(struct direct *d, int dir, const char *name, unsigned 
                 st->st_size = r;
 }
 
-/* ---- the end of a command ------------------------------------------------------------------ */
+/* ---- the end of a command ---- */
 
 static void take_back_node(struct direct *d, uint64_t node)
 {
@@ -257,7 +257,7 @@ static void direct_gone(struct volume *v)
         atomic_store(&d->is_gone, true);
 }
 
-/* ---- birth and death ----------------------------------------------------------------------- */
+/* ---- birth and death ---- */
 
 static void direct_free(struct volume *v)
 {
@@ -308,7 +308,10 @@ static const struct vol_ops direct_ops = {
         .gone = direct_gone,
 };
 
-/* Handles leave some descriptors for the operations themselves: an open that fails is better than an ls that fails. */
+/*
+ * Handles leave some descriptors for the operations themselves: an open that fails is better than
+ * an ls that fails.
+ */
 static int handle_limit(void)
 {
         struct rlimit limit;

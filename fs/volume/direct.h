@@ -58,12 +58,18 @@ struct direct_parent {
         unsigned depth;
 };
 
-/* -ENODEV when the sandbox is gone, -EROFS where nothing may be changed, or what is wrong with the name. */
+/*
+ * -ENODEV when the sandbox is gone, -EROFS where nothing may be changed, or what is wrong with the
+ * name.
+ */
 int direct_check(struct direct *d);
 int direct_check_change(struct direct *d);
 int direct_check_name(const char *name);
 
-/* Open what a node stands for, and see that it is that. A descriptor, *ret_st and *path (as nodes_path fills it). */
+/*
+ * Open what a node stands for, and see that it is that. A descriptor, *ret_st and *path (as
+ * nodes_path fills it).
+ */
 int direct_open_node(struct direct *d, uint64_t number, int flags, struct stat *ret_st,
                      struct node_path *path);
 int direct_open_parent(struct direct *d, uint64_t number, struct direct_parent *ret);
@@ -87,7 +93,10 @@ uint64_t direct_ttl_of_name(struct direct *d, uint64_t parent, const char *name,
 void direct_fill(struct direct *d, const struct node_id *id, const struct stat *st, uint64_t epoch,
                  struct vol_entry *ret);
 
-/* A link's size is that of the text that readlink answers. (dir, name) is the link, or `dir` itself with name "". */
+/*
+ * A link's size is that of the text that readlink answers. (dir, name) is the link, or `dir` itself
+ * with name "".
+ */
 void direct_fix_link_size(struct direct *d, int dir, const char *name, unsigned depth,
                           struct stat *st);
 

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Attributes and links. Both are changed through descriptors only: an O_PATH one stands for the file
- * whatever is done to its name meanwhile.
+ * Attributes and links. Both are changed through descriptors only: an O_PATH one stands for the
+ * file whatever is done to its name meanwhile.
  *
- * Set-uid and set-gid bits are kept as given, since tools that copy modes look. They are harmless: the
- * file belongs to the sandbox's user, who can set them without us, and this mount is nosuid.
+ * Set-uid and set-gid bits are kept as given, since tools that copy modes look. They are harmless:
+ * the file belongs to the sandbox's user, who can set them without us, and this mount is nosuid.
  */
 
 #include "fs/volume/direct.h"
@@ -21,15 +21,15 @@
 #include "transport/base/clock.h"
 
 /*
- * The kernel moves its own directory entry only when our answer to a rename has reached the process that
- * asked. For that long a link in what was renamed is deeper for us than for the kernel, and
- * as many ".." as we would allow could lead out of fs/. Links with ".." wait for it.
+ * The kernel moves its own directory entry only when our answer to a rename has reached the process
+ * that asked. For that long a link in what was renamed is deeper for us than for the kernel, and as
+ * many ".." as we would allow could lead out of fs/. Links with ".." wait for it.
  */
 #define MOVE_SETTLES_NS (50 * NS_PER_MS)
 #define MOVES_MAX                                                                                  \
         20 /* that many in a row, each before the last has settled: the link can't be told */
 
-/* ---- getattr ------------------------------------------------------------------------------- */
+/* ---- getattr ---- */
 
 static void fill_attrs(struct direct *d, uint64_t node, const struct stat *st, uint64_t epoch,
                        struct vol_entry *ret)
@@ -68,7 +68,7 @@ int direct_getattr(struct volume *v, struct vol_op *op, uint64_t node, struct vo
         return r;
 }
 
-/* ---- setattr ------------------------------------------------------------------------------- */
+/* ---- setattr ---- */
 
 /* What stands for the file that is changed. */
 struct target {
@@ -180,7 +180,7 @@ int direct_setattr(struct volume *v, struct vol_op *op, uint64_t node, struct vo
         return r;
 }
 
-/* ---- links --------------------------------------------------------------------------------- */
+/* ---- links ---- */
 
 static int read_link(struct direct *d, uint64_t node, char *text, size_t size, unsigned *ret_depth)
 {
@@ -202,8 +202,8 @@ static int read_link(struct direct *d, uint64_t node, char *text, size_t size, u
 }
 
 /*
- * Wait until the kernel has followed the latest rename. 1: it was some time ago; 0: waited, look again;
- * -EINPROGRESS: this thread may not wait.
+ * Wait until the kernel has followed the latest rename. 1: it was some time ago; 0: waited, look
+ * again; -EINPROGRESS: this thread may not wait.
  */
 static int settle(struct direct *d, const struct vol_op *op)
 {
@@ -252,7 +252,7 @@ int direct_readlink(struct volume *v, struct vol_op *op, uint64_t node, char *ta
         return r < 0 ? r : 0;
 }
 
-/* ---- the file system ----------------------------------------------------------------------- */
+/* ---- the file system ---- */
 
 int direct_statfs(struct volume *v, struct vol_op *op, struct statvfs *ret)
 {

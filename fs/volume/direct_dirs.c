@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Open directories. Offsets are those of the disk's own file system, so that telldir and seekdir hold.
- * One reader at a time per handle; another waits for it, holding no lock.
+ * Open directories. Offsets are those of the disk's own file system, so that telldir and seekdir
+ * hold. One reader at a time per handle; another waits for it, holding no lock.
  */
 
 #include "fs/volume/direct.h"
@@ -89,7 +89,7 @@ int direct_fsyncdir(struct volume *v, struct vol_op *op, struct vol_dir *dir, bo
         return r < 0 ? -errno : 0;
 }
 
-/* ---- reading ------------------------------------------------------------------------------- */
+/* ---- reading ---- */
 
 struct reading {
         struct direct *d;

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Open files. Every one was opened O_NONBLOCK and is a regular file: neither a FIFO nor a device can hold us up. */
+/*
+ * Open files. Every one was opened O_NONBLOCK and is a regular file: neither a FIFO nor a device
+ * can hold us up.
+ */
 
 #include "fs/volume/direct.h"
 
@@ -15,7 +18,7 @@
 
 #define FRESH_NS (50 * NS_PER_MS) /* a later change could still carry the same times */
 
-/* ---- handles ------------------------------------------------------------------------------- */
+/* ---- handles ---- */
 
 struct vol_file *direct_file_of(struct direct *d, uint64_t number)
 {
@@ -52,7 +55,7 @@ void direct_release(struct volume *v, struct vol_file *f)
         direct_file_put(direct_of(v), f);
 }
 
-/* ---- pages that the kernel holds ----------------------------------------------------------- */
+/* ---- pages that the kernel holds ---- */
 
 static uint64_t stir(const struct direct *d, uint64_t h, uint64_t word)
 {
@@ -78,9 +81,9 @@ static uint64_t stamp_of(const struct direct *d, const struct stat *st, uint64_t
 }
 
 /*
- * Times alone don't tell: a process inside that has the file mapped changes it without a trace. Hence
- * only while nobody inside can, and nobody could since the pages were read: every command's end begins
- * another epoch.
+ * Times alone don't tell: a process inside that has the file mapped changes it without a trace.
+ * Hence only while nobody inside can, and nobody could since the pages were read: every command's
+ * end begins another epoch.
  */
 bool direct_keeps_cache(struct direct *d, uint64_t number, const struct stat *st, uint64_t epoch)
 {
@@ -90,7 +93,7 @@ bool direct_keeps_cache(struct direct *d, uint64_t number, const struct stat *st
         return nodes_same_pages(&d->nodes, number, stamp) && volume_epoch(&d->v) == epoch;
 }
 
-/* ---- open ---------------------------------------------------------------------------------- */
+/* ---- open ---- */
 
 /* O_DIRECT is the kernel's business with us, not ours with the disk; O_NOATIME may be refused. */
 static int safe_flags(int flags)
@@ -164,7 +167,7 @@ int direct_open(struct volume *v, struct vol_op *op, uint64_t node, int flags,
         return answer_open(d, node, fd, &st, epoch, ret);
 }
 
-/* ---- create -------------------------------------------------------------------------------- */
+/* ---- create ---- */
 
 struct creation {
         const struct node_path *path;
@@ -211,7 +214,10 @@ static int create_as_owner(struct direct *d, const struct creation *c)
         return fd;
 }
 
-/* The kernel asked because it knows of nothing at that name: anything but a regular file there is news to it. */
+/*
+ * The kernel asked because it knows of nothing at that name: anything but a regular file there is
+ * news to it.
+ */
 static int open_created(struct direct *d, const struct creation *c, struct stat *ret_st)
 {
         int fd = create_as_owner(d, c);
@@ -265,7 +271,7 @@ int direct_create(struct volume *v, struct vol_op *op, uint64_t parent, const ch
         return r;
 }
 
-/* ---- data ---------------------------------------------------------------------------------- */
+/* ---- data ---- */
 
 /* -ESTALE for the open files of a sandbox that is gone. */
 static int check_handle(struct direct *d)

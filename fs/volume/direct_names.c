@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What is done by name: the parent is opened beneath the root, then one system call takes one component. */
+/*
+ * What is done by name: the parent is opened beneath the root, then one system call takes one
+ * component.
+ */
 
 #include "fs/volume/direct.h"
 
@@ -18,7 +21,7 @@ static bool is_hidden(mode_t mode)
         return S_ISCHR(mode) || S_ISBLK(mode);
 }
 
-/* ---- lookup -------------------------------------------------------------------------------- */
+/* ---- lookup ---- */
 
 static int answer_absent(struct direct *d, uint64_t parent, const char *name, uint64_t epoch,
                          struct vol_entry *ret)
@@ -73,7 +76,7 @@ int direct_lookup(struct volume *v, struct vol_op *op, uint64_t parent, const ch
         return r;
 }
 
-/* ---- making -------------------------------------------------------------------------------- */
+/* ---- making ---- */
 
 /* What mkdir, mknod and symlink make. */
 struct made {
@@ -94,7 +97,10 @@ static int make_once(int dir, const char *name, const struct made *m, mode_t mod
         return r < 0 ? -errno : 0;
 }
 
-/* As root, without set-uid bits while it is root's. Those bits come by chmod, as for any other file. */
+/*
+ * As root, without set-uid bits while it is root's. Those bits come by chmod, as for any other
+ * file.
+ */
 static int make_and_give(struct direct *d, int dir, const char *name, const struct made *m)
 {
         int r = make_once(dir, name, m, m->mode & ~(mode_t)06000);
@@ -182,7 +188,7 @@ int direct_symlink(struct volume *v, struct vol_op *op, uint64_t parent, const c
         return make(v, parent, name, &m, ret);
 }
 
-/* ---- hard links ---------------------------------------------------------------------------- */
+/* ---- hard links ---- */
 
 /* A descriptor that stands for the file, an open handle's where there is one. */
 static int link_fd(const struct direct_parent *in, const char *name, int fd, struct stat *ret_st)
@@ -249,7 +255,7 @@ int direct_link(struct volume *v, struct vol_op *op, uint64_t node, uint64_t par
         return r;
 }
 
-/* ---- removing and renaming ----------------------------------------------------------------- */
+/* ---- removing and renaming ---- */
 
 static int remove_name(struct volume *v, uint64_t parent, const char *name, int flags)
 {
@@ -288,7 +294,10 @@ static bool has_place(mode_t kind)
         return kind != 0 && !S_ISREG(kind);
 }
 
-/* The table follows what was renamed on disk; a place that got deeper is noted before (see direct_readlink). */
+/*
+ * The table follows what was renamed on disk; a place that got deeper is noted before (see
+ * direct_readlink).
+ */
 static void rename_nodes(struct direct *d, uint64_t parent, const char *name, uint64_t new_parent,
                          const char *new_name, unsigned flags, bool is_deeper)
 {

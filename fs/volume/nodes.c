@@ -99,7 +99,7 @@ static uint32_t find(const struct nodes *t, uint32_t parent, const char *name) R
         return at;
 }
 
-/* ---- memory -------------------------------------------------------------------------------- */
+/* ---- memory ---- */
 
 static int grow_slots(struct nodes *t) REQUIRES(t->lock)
 {
@@ -199,7 +199,7 @@ static int set_name(struct nodes *t, uint32_t at, const char *name) REQUIRES(t->
         return 0;
 }
 
-/* ---- names --------------------------------------------------------------------------------- */
+/* ---- names ---- */
 
 /* The slot at `at`, named but in no directory, goes below `parent`. */
 static void attach(struct nodes *t, uint32_t at, uint32_t parent) REQUIRES(t->lock)
@@ -375,7 +375,7 @@ static int add_name(struct nodes *t, uint32_t at, uint32_t parent, const char *n
         return 0;
 }
 
-/* ---- inodes with several names ------------------------------------------------------------- */
+/* ---- inodes with several names ---- */
 
 /* The slot that stands for this inode, 0 if none is known. */
 static uint32_t find_linked(const struct nodes *t, uint64_t ino) REQUIRES(t->lock)
@@ -385,7 +385,10 @@ static uint32_t find_linked(const struct nodes *t, uint64_t ino) REQUIRES(t->loc
         return (uint32_t)(uintptr_t)found;
 }
 
-/* From now on other names of its inode find this node. Without memory they don't, which is no failure. */
+/*
+ * From now on other names of its inode find this node. Without memory they don't, which is no
+ * failure.
+ */
 static void note_linked(struct nodes *t, uint32_t at) REQUIRES(t->lock)
 {
         struct node *n = t->slots[at].node;
@@ -398,7 +401,7 @@ static void note_linked(struct nodes *t, uint32_t at) REQUIRES(t->lock)
                 n->is_linked = true;
 }
 
-/* ---- what is called ------------------------------------------------------------------------ */
+/* ---- what is called ---- */
 
 static void fill(const struct nodes *t, uint32_t at, struct node_id *ret) REQUIRES(t->lock)
 {
@@ -612,9 +615,12 @@ void nodes_exchange(struct nodes *t, uint64_t parent, const char *name, uint64_t
         mutex_unlock(&t->lock);
 }
 
-/* ---- paths --------------------------------------------------------------------------------- */
+/* ---- paths ---- */
 
-/* Components and bytes (with a '/' or NUL after each) up to the root; -ESTALE when it isn't reached. */
+/*
+ * Components and bytes (with a '/' or NUL after each) up to the root; -ESTALE when it isn't
+ * reached.
+ */
 static int measure(const struct nodes *t, uint32_t at, unsigned *depth, size_t *size)
         REQUIRES(t->lock)
 {
@@ -722,7 +728,7 @@ bool nodes_name(struct nodes *t, uint64_t number, uint32_t *cursor, uint64_t *re
         return at != 0;
 }
 
-/* ---- open handles and what was told -------------------------------------------------------- */
+/* ---- open handles and what was told ---- */
 
 void nodes_open(struct nodes *t, uint64_t number, struct node_open *o)
 {

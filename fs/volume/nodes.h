@@ -59,7 +59,9 @@ struct node_open {
         unsigned refs;
 };
 
-/* A path from the volume's root, "." for the root itself, with what the node was when it was built. */
+/*
+ * A path from the volume's root, "." for the root itself, with what the node was when it was built.
+ */
 struct node_path {
         char *text; /* in `fixed`, or `heap` when it is longer than PATH_MAX allows */
         size_t length;
@@ -93,7 +95,10 @@ void node_path_done(struct node_path *p);
 int nodes_meet(struct nodes *t, uint64_t parent, const char *name, const struct stat *st,
                struct node_id *ret) EXCLUDES(t->lock);
 
-/* What was just made at (parent, name), so that whatever was known there is gone: a new node with one reference. */
+/*
+ * What was just made at (parent, name), so that whatever was known there is gone: a new node with
+ * one reference.
+ */
 int nodes_make(struct nodes *t, uint64_t parent, const char *name, const struct stat *st,
                struct node_id *ret) EXCLUDES(t->lock);
 
@@ -106,7 +111,10 @@ void nodes_forget(struct nodes *t, uint64_t number, uint64_t count) EXCLUDES(t->
 /* (parent, name) was removed through the mount. */
 void nodes_remove(struct nodes *t, uint64_t parent, const char *name) EXCLUDES(t->lock);
 
-/* The path `seen` of this node no longer leads to it. True: the node has another name to go on with. */
+/*
+ * The path `seen` of this node no longer leads to it. True: the node has another name to go on
+ * with.
+ */
 bool nodes_drop_name(struct nodes *t, uint64_t number, const struct node_path *seen)
         EXCLUDES(t->lock);
 
@@ -119,7 +127,10 @@ void nodes_move(struct nodes *t, uint64_t parent, const char *name, uint64_t new
 void nodes_exchange(struct nodes *t, uint64_t parent, const char *name, uint64_t new_parent,
                     const char *new_name) EXCLUDES(t->lock);
 
-/* Open handles. The first reference of `o` is the caller's; the rest is undone when nodes_unref says so. */
+/*
+ * Open handles. The first reference of `o` is the caller's; the rest is undone when nodes_unref
+ * says so.
+ */
 void nodes_open(struct nodes *t, uint64_t number, struct node_open *o) EXCLUDES(t->lock);
 /* Any open handle of this node with one more reference, or NULL. */
 struct node_open *nodes_any_open(struct nodes *t, uint64_t number) EXCLUDES(t->lock);
@@ -128,7 +139,10 @@ bool nodes_unref(struct nodes *t, struct node_open *o) EXCLUDES(t->lock);
 /* Numbers of all nodes that are open, some twice; *ret to free. */
 int nodes_all_open(struct nodes *t, uint64_t **ret, size_t *ret_count) EXCLUDES(t->lock);
 
-/* Whether the pages of this file were last recorded under the same stamp; records the stamp. 0 is never the same. */
+/*
+ * Whether the pages of this file were last recorded under the same stamp; records the stamp. 0 is
+ * never the same.
+ */
 bool nodes_same_pages(struct nodes *t, uint64_t number, uint64_t stamp) EXCLUDES(t->lock);
 
 /* False when it was recorded as handed out less than `span_ms` before; else records it. */

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the kernel was told with a time-out that may still run: nodes, and names that don't exist. When
- * a command ends, these and no others have to be taken back.
+ * What the kernel was told with a time-out that may still run: nodes, and names that don't exist.
+ * When a command ends, these and no others have to be taken back.
  *
- * Bounded: past RECENT_MAX in one window a name is refused (the caller answers it without time-out),
- *          and a node sets the time until which waiting is the only way to be sure.
+ * Bounded: past RECENT_MAX in one window a name is refused (the caller answers it without
+ *          time-out), and a node sets the time until which waiting is the only way to be sure.
  * Memory:  none while idle; grows with what is told.
  * Threads: any; own lock.
  */

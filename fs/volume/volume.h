@@ -1,15 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The files under fs/ of one sandbox: one table of operations with an implementation per kind of storage. direct.c serves
- * a real directory of this machine (the local provider) and keeps no cache of its own.
+ * The files under fs/ of one sandbox: one table of operations with an implementation per kind of
+ * storage. direct.c serves a real directory of this machine (the local provider) and keeps no cache
+ * of its own.
  *
- * Nodes:   a volume numbers its nodes; VOLUME_ROOT is fs/ itself, numbers stay below 2^40. Each lookup, create, mkdir, symlink,
- *          mknod, and each entry that readdir handed on with attributes, counts one reference, which forget gives back. A directory's number follows its path
- *          as this mount saw it, never its inode; another file's follows path and inode.
- * Waiting: an operation whose answer isn't at hand without the network returns -EINPROGRESS unless op->may_wait; the caller
- *          then repeats it on a worker with may_wait set. Local disks don't count as network.
- * Threads: any number of operations at once, from any thread. No lock of the volume is held across I/O.
- * Errors:  -errno as the file system shows it; -ESTALE a path component became a link meanwhile, or the sandbox is gone (open files); -ENODEV it is gone.
+ * Nodes:   a volume numbers its nodes; VOLUME_ROOT is fs/ itself, numbers stay below 2^40. Each
+ *          lookup, create, mkdir, symlink, mknod, and each entry that readdir handed on with
+ *          attributes, counts one reference, which forget gives back. A directory's number follows
+ *          its path as this mount saw it, never its inode; another file's follows path and inode.
+ * Waiting: an operation whose answer isn't at hand without the network returns -EINPROGRESS unless
+ *          op->may_wait; the caller then repeats it on a worker with may_wait set. Local disks
+ *          don't count as network.
+ * Threads: any number of operations at once, from any thread. No lock of the volume is held across
+ *          I/O.
+ * Errors:  -errno as the file system shows it; -ESTALE a path component became a link meanwhile, or
+ *          the sandbox is gone (open files); -ENODEV it is gone.
  */
 #pragma once
 
@@ -41,7 +46,8 @@ struct vol_op {
 /* A node as handed to the kernel. st.st_uid and st.st_gid are set by the caller of the volume. */
 struct vol_entry {
         uint64_t
-                node; /* 0 in a lookup's answer: no such name, and ttl_ns says how long that holds */
+                /* 0 in a lookup's answer: no such name, and ttl_ns says how long that holds */
+                node;
         uint64_t generation; /* differs when a number was used before for something else */
         struct stat st;
         uint64_t ttl_ns; /* how long name and attributes may be cached */
@@ -54,7 +60,10 @@ struct vol_opened {
         int backing_fd; /* for kernel passthrough, borrowed until release; -1: none */
 };
 
-/* Called for each entry; false: it did not fit (nothing is counted for it), stop. entry->node == 0: name and type only. */
+/*
+ * Called for each entry; false: it did not fit (nothing is counted for it), stop. entry->node == 0:
+ * name and type only.
+ */
 struct vol_dir_sink {
         bool (*add)(struct vol_dir_sink *to, const char *name, const struct vol_entry *entry,
                     uint64_t next_offset);
@@ -127,8 +136,9 @@ struct vol_ops {
         int (*statfs)(struct volume *v, struct vol_op *op, struct statvfs *ret);
 
         /*
-         * A command has ended: what was cached, here or in the kernel, is no longer true. Called on a worker before the end can be
-         * seen; returns when later reads are fresh. Sends the kernel's invalidations through the events.
+         * A command has ended: what was cached, here or in the kernel, is no longer true. Called on
+         * a worker before the end can be seen; returns when later reads are fresh. Sends the
+         * kernel's invalidations through the events.
          */
         void (*exec_ended)(struct volume *v);
         /* The sandbox was destroyed: every later call fails, -ENODEV by name, -ESTALE by handle. */
@@ -155,8 +165,8 @@ struct volume {
  *      volume_leave(v, token);
  *
  * exec_ended waits (at most 2 s) for those that entered before it, then takes back what they told.
- * Without it an answer from before the end could reach the kernel behind the invalidation, and would
- * hold for its ttl. Cheap: two atomic additions. No lock; any thread may leave for another.
+ * Without it an answer from before the end could reach the kernel behind the invalidation, and
+ * would hold for its ttl. Cheap: two atomic additions. No lock; any thread may leave for another.
  */
 uint64_t volume_enter(struct volume *v);
 void volume_leave(struct volume *v, uint64_t token);
@@ -165,14 +175,23 @@ void volume_leave(struct volume *v, uint64_t token);
 void volume_init(struct volume *v, const struct vol_ops *ops);
 void volume_done(struct volume *v);
 uint64_t volume_epoch(struct volume *v);
-/* Begin the next epoch and wait until those that entered before have left; false: some did not within 2 s. */
+/*
+ * Begin the next epoch and wait until those that entered before have left; false: some did not
+ * within 2 s.
+ */
 bool volume_turn(struct volume *v);
 
-/* The kernel's caches, reached from below. Both may block a while; called without locks, never from a handler's thread. */
+/*
+ * The kernel's caches, reached from below. Both may block a while; called without locks, never from
+ * a handler's thread.
+ */
 struct volume_events {
         void (*inval_node)(void *ctx, uint64_t node, bool attributes_only); /* else pages too */
-        /* To be sent as *expire* (FUSE_LL_EXPIRE_ONLY) where the kernel has it (6.2): a plain invalidation unhashes
-         * directories that are in use, and getcwd(3) fails in them from then on. */
+        /*
+         * To be sent as *expire* (FUSE_LL_EXPIRE_ONLY) where the kernel has it (6.2): a plain
+         * invalidation unhashes directories that are in use, and getcwd(3) fails in them from then
+         * on.
+         */
         void (*inval_entry)(void *ctx, uint64_t parent, const char *name);
         bool (*is_quiet)(
                 void *ctx); /* nothing inside can change files at the moment (box_is_quiet) */

@@ -22,7 +22,7 @@
 
 static char self[4096]; /* our executable */
 
-/* --- the children --- */
+/* ---- the children ---- */
 
 static void print_fds(void)
 {
@@ -91,7 +91,7 @@ static int child(char **argv, char **envp)
         return 0;
 }
 
-/* --- the tests --- */
+/* ---- the tests ---- */
 
 #define SPEC(words)                                                                                \
         {                                                                                          \

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* See fake_tree.h. */
 
-#include "fake_tree.h"
+#include "tests/unit/mount/fake_tree.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -100,8 +100,7 @@ static void sleep_ms(unsigned ms)
         (void)nanosleep(&span, NULL); /* a signal is blocked here */
 }
 
-/* ---- tree.h ----------------------------------------------------------------------------------
- * --------------- */
+/* ---- tree.h ---- */
 
 void op_init(struct op *op, uint64_t deadline_ns)
 {
@@ -329,8 +328,7 @@ int tree_statfs(struct tree *t, struct op *op, uint64_t node, struct statvfs *re
         return 0;
 }
 
-/* ---- not in this tree
- * --------------------------------------------------------------------------------------- */
+/* ---- not in this tree ---- */
 
 int tree_setattr(struct tree *t, struct op *op, uint64_t node, struct handle *h, unsigned what,
                  const struct stat *to, struct tree_entry *ret)

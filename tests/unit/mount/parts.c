@@ -4,7 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "../check.h"
+#include "tests/unit/check.h"
 #include "fs/mount/due.h"
 #include "fs/mount/mountpoint.h"
 #include "fs/mount/wakes.h"

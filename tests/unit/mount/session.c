@@ -17,8 +17,8 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
-#include "../check.h"
-#include "fake_tree.h"
+#include "tests/unit/check.h"
+#include "tests/unit/mount/fake_tree.h"
 #include "fs/mount/mountpoint.h"
 #include "fs/mount/session.h"
 #include "fs/tree/tree.h"
@@ -28,8 +28,7 @@
 
 #define READERS 200
 
-/* ---- one mount a test
- * --------------------------------------------------------------------------------------- */
+/* ---- one mount a test ---- */
 
 struct fixture {
         char path[64];
@@ -104,8 +103,7 @@ static void stop(struct fixture *f)
         finish(f);
 }
 
-/* ---- clients: the mount is only ever touched by children
- * ------------------------------------------------------ */
+/* ---- clients: the mount is only ever touched by children ---- */
 
 static const char *in(const struct fixture *f, const char *name)
 {
@@ -230,8 +228,7 @@ static unsigned thread_count(void)
         return n;
 }
 
-/* ---- tests -----------------------------------------------------------------------------------
- * --------------- */
+/* ---- tests ---- */
 
 static void files_can_be_read_and_listed(void)
 {

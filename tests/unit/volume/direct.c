@@ -339,7 +339,10 @@ static void data_calls_do_what_the_kernel_does(void)
         CHECK_EQ(f.ops->lseek(f.v, &f.op, a, 0, SEEK_SET), -EINVAL);
         CHECK_EQ(f.ops->fsync(f.v, &f.op, a, false), 0);
         CHECK_EQ(f.ops->flush(f.v, &f.op, a), 0);
-        /* Somebody inside appends as well: nothing is overwritten, whatever offset the kernel thinks of. */
+        /*
+         * Somebody inside appends as well: nothing is overwritten, whatever offset the kernel
+         * thinks of.
+         */
         CHECK_EQ(f.ops->open(f.v, &f.op, node, O_WRONLY | O_APPEND, &o), 0);
         CHECK_EQ(f.ops->write(f.v, &f.op, o.file, "AB", 2, 3), 2);
         f.ops->release(f.v, o.file);

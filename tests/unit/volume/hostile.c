@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A sandbox that swaps directories for links, files for FIFOs and links, and moves directories about, all the
- * time, while the volume is used: nothing outside may be shown, changed or made, and nothing may block.
+ * A sandbox that swaps directories for links, files for FIFOs and links, and moves directories
+ * about, all the time, while the volume is used: nothing outside may be shown, changed or made, and
+ * nothing may block.
  */
 
 #include <pthread.h>
@@ -21,11 +22,11 @@ struct battle {
         atomic_uint_fast64_t done, refused;
 };
 
-/* ---- the attackers ------------------------------------------------------------------------- */
+/* ---- the attackers ---- */
 
 /*
- * A sandbox can't see what is outside, this process can: to stay inside, it names everything by one component
- * below a directory that it holds. What was moved away is not there at times.
+ * A sandbox can't see what is outside, this process can: to stay inside, it names everything by one
+ * component below a directory that it holds. What was moved away is not there at times.
  */
 static void swap(int dir, const char *name, int other_dir, const char *other)
 {
@@ -72,7 +73,7 @@ static void *move_directories(void *arg)
         return NULL;
 }
 
-/* ---- the user, through the volume ---------------------------------------------------------- */
+/* ---- the user, through the volume ---- */
 
 struct user {
         struct battle *b;
@@ -277,7 +278,7 @@ static void *use(void *arg)
         return NULL;
 }
 
-/* ---- the field ----------------------------------------------------------------------------- */
+/* ---- the field ---- */
 
 static void link_real(struct battle *b, const char *target, const char *name)
 {

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The table of nodes, without a disk; and a long random life that is compared with a plain model. */
+/*
+ * The table of nodes, without a disk; and a long random life that is compared with a plain model.
+ */
 
 #include "fs/volume/nodes.h"
 
@@ -177,7 +179,7 @@ static void a_node_is_told_once_in_a_while(void)
         nodes_done(&t);
 }
 
-/* ---- a random life ------------------------------------------------------------------------- */
+/* ---- a random life ---- */
 
 #define DIRS 6
 #define NAMES 5

@@ -139,7 +139,7 @@ static void paths_longer_than_the_limit_work(void)
         fixture_done(&f);
 }
 
-/* ---- benchmark ----------------------------------------------------------------------------- */
+/* ---- benchmark ---- */
 
 #define ROUNDS 20000
 
