@@ -170,10 +170,10 @@ void hub_sync(struct hub *h)
 {
         uint64_t target;
 
-        wake(h);
         mutex_lock(&h->lock);
         /* Events that the round which goes on was given are from before; those of the one after it are not. */
         target = h->round + 1;
+        wake(h); /* after the look at the round: woken before it, that round may have ended already, and no other comes */
         while (h->round < target)
                 cond_wait(&h->changed, &h->lock);
         mutex_unlock(&h->lock);
