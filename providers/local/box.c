@@ -338,8 +338,10 @@ int local_state(struct box *box, struct call *c, struct box_status *ret)
         *ret = (struct box_status){0};
         mutex_lock(&b->lock);
         ret->state = has_ended && (b->state == BOX_RUNNING || b->state == BOX_PAUSED) ? BOX_STOPPED : b->state;
-        if (b->state == BOX_STOPPED || b->state == BOX_ERROR)
+        if (ret->state == BOX_STOPPED || ret->state == BOX_ERROR)
                 memcpy(ret->sentence, b->sentence, sizeof(ret->sentence));
+        if (ret->state != b->state && !ret->sentence[0]) /* the hub is about to say so */
+                (void)snprintf(ret->sentence, sizeof(ret->sentence), LIFE_ENDED);
         mutex_unlock(&b->lock);
         (void)snprintf(ret->raw, sizeof(ret->raw), "%s", box_state_name(ret->state));
         if (!has_ended) {

@@ -291,13 +291,23 @@ static void conn_ready(struct hub_source *s, uint32_t events)
                 log_debug("local", "%s: holder's connection: %s", b->base.id, errno_name(r));
                 life_broken(b, r == -EPROTO  ? "the holder of this sandbox broke its protocol: it can't be trusted any more"
                               : r == -ENOMEM ? "out of memory"
-                                             : "the holder of this sandbox closed its connection");
+                                             : NULL);
         }
+}
+
+static bool is_open(struct local_box *b)
+{
+        bool open;
+
+        mutex_lock(&b->lock);
+        open = b->conn.source.fd >= 0;
+        mutex_unlock(&b->lock);
+        return open;
 }
 
 void conn_drain(struct local_box *b)
 {
-        while (b->conn.source.fd >= 0 && receive(b) > 0)
+        while (is_open(b) && receive(b) > 0)
                 ;
 }
 
@@ -328,34 +338,46 @@ static int greet(struct local_box *b)
         return r;
 }
 
-int conn_open(struct local_box *b, int dir, struct call *c)
+/* Takes ownership of fd on success. */
+static int take_locked(struct local_box *b, int fd) REQUIRES(b->lock)
 {
-        int fd = -1, r = connect_to(dir, &fd);
+        int r;
 
-        if (r < 0)
-                return call_fail_errno(c, r, "connect to the holder");
-        mutex_lock(&b->lock);
+        if (b->is_settling || b->process.fd < 0)
+                return -EHOSTDOWN; /* nobody would close it */
         b->conn.source = (struct hub_source){.ready = conn_ready, .fd = fd};
         b->conn.in = BUF_INIT(PROTO_ANSWER_MAX + 16);
         b->conn.out = BUF_INIT(OUT_MAX);
         b->conn.is_greeted = false;
         b->execs = 0;
-        mutex_unlock(&b->lock);
         r = hub_add(b->local->hub, &b->conn.source, EPOLLIN);
-        if (r < 0) {
-                mutex_lock(&b->lock);
-                closep(&b->conn.source.fd);
+        if (r < 0)
                 b->conn.source.fd = -1;
+        return r;
+}
+
+int conn_open(struct local_box *b, int dir, struct call *c)
+{
+        _cleanup_(closep) int fd = -1;
+        int r = connect_to(dir, &fd);
+
+        if (r == 0) {
+                mutex_lock(&b->lock);
+                r = take_locked(b, fd);
                 mutex_unlock(&b->lock);
-                return call_fail_errno(c, r, "wait for the holder");
         }
-        r = greet(b);
-        return r < 0 ? call_fail_errno(c, r, "greet the holder") : 0;
+        if (r == 0) {
+                fd = -1;
+                r = greet(b);
+        }
+        if (r == -ECONNREFUSED || r == -ENOENT)
+                r = -EHOSTDOWN; /* its socket was closed with it */
+        return r < 0 ? call_fail_errno(c, r, "connect to the holder") : 0;
 }
 
 void conn_close(struct local_box *b)
 {
-        if (b->conn.source.fd < 0)
+        if (!is_open(b))
                 return;
         hub_remove(b->local->hub, &b->conn.source);
         mutex_lock(&b->lock);

@@ -334,6 +334,8 @@ static int parse(struct holder *h)
                 if (r <= 0)
                         break;
                 r = on_message(h, &m);
+                if (h->conn.fd < 0)
+                        break; /* the answer didn't fit: the buffer has gone with the connection */
                 if (m.type == PROTO_EXEC || m.type == PROTO_ENV)
                         explicit_bzero(h->in.data + at, used); /* secrets */
                 at += used;

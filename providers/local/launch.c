@@ -18,6 +18,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "providers/local/bwrap.h"
@@ -30,7 +31,7 @@
 
 #define ARGS_MAX (1u << 20)
 #define INFO_MAX 4096
-#define BACKLOG 4
+#define BACKLOG 128 /* a frozen holder accepts nothing; each new run of ours tries once */
 #define REAP_NS (2 * NS_PER_S)
 
 /* Descriptor numbers in the child. */
@@ -193,10 +194,28 @@ static void last_line(int fd, char *ret, size_t size)
         escape_text(line, strlen(line), ret, size);
 }
 
+bool launch_is_over(const struct launched *l)
+{
+        struct pollfd look = {.fd = l->monitor, .events = POLLIN};
+
+        return l->monitor >= 0 && poll(&look, 1, 0) > 0;
+}
+
+/* " (bwrap: signal 9)" when it has ended, else "". It stays a zombie, so that its number stays its own. */
+static void describe_end(const struct launched *l, char *ret, size_t size)
+{
+        siginfo_t info = {0};
+
+        ret[0] = '\0';
+        if (l->monitor >= 0 && waitid(P_PIDFD, (id_t)l->monitor, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid != 0)
+                (void)snprintf(ret, size, " (bwrap: %s %d)", info.si_code == CLD_EXITED ? "exit" : "signal", info.si_status);
+}
+
 int launch_explain(struct launched *l, struct call *c)
 {
-        char said[512];
+        char said[512], how[64];
 
+        describe_end(l, how, sizeof(how));
         launch_end_monitor(l);
         last_line(l->errors, said, sizeof(said));
         if (strstr(said, "nknown option"))
@@ -204,7 +223,7 @@ int launch_explain(struct launched *l, struct call *c)
         if (strstr(said, "namespace") || strstr(said, "uid map") || strstr(said, "uid_map") || strstr(said, "mapping"))
                 return explain_namespaces(c, said);
         if (!said[0])
-                return call_fail(c, -EIO, "the sandbox ended before it was ready");
+                return call_fail(c, -EIO, "the sandbox ended before it was ready%s", how);
         return call_fail(c, -EIO, "%s", said);
 }
 

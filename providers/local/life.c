@@ -83,26 +83,24 @@ static void reap(int pidfd)
         (void)waitid(P_PIDFD, (id_t)pidfd, &info, WEXITED | WNOHANG); /* -ECHILD: somebody else's */
 }
 
-static void settle(struct local_box *b)
+/* True: nobody asked for this end. Then there is a sentence about it. */
+static bool is_news_locked(struct local_box *b) REQUIRES(b->lock)
 {
-        char sentence[sizeof(b->sentence)];
-        bool is_expected;
+        if (!b->is_expected && !b->sentence[0])
+                (void)snprintf(b->sentence, sizeof(b->sentence), LIFE_ENDED);
+        return !b->is_expected;
+}
+
+/* No holder from here on. True: it is news. */
+static bool forget_process(struct local_box *b)
+{
+        bool is_news;
 
         mutex_lock(&b->lock);
-        is_expected = b->is_expected;
-        if (!is_expected && !b->sentence[0])
-                (void)snprintf(b->sentence, sizeof(b->sentence), "the sandbox ended by itself: its holder was killed");
-        memcpy(sentence, b->sentence, sizeof(sentence));
-        mutex_unlock(&b->lock);
-        conn_drain(b);
-        conn_close(b);
-        exec_lose_all(b, is_expected ? "the sandbox was stopped" : sentence);
-        kill_uid(b);
-        if (box_has_limits(&b->plan))
-                cgroup_remove(b->local->cgroups, b->base.id);
-        mutex_lock(&b->lock);
+        is_news = is_news_locked(b); /* a launch that thought itself done may have ended since */
         closep(&b->process.fd);
         b->process.fd = -1;
+        b->is_settling = false;
         b->holder = (struct holder_id){0};
         b->has_freezer = false;
         atomic_store(&b->is_quiet, true);
@@ -110,7 +108,24 @@ static void settle(struct local_box *b)
                 b->state = BOX_STOPPED;
         cond_broadcast(&b->changed);
         mutex_unlock(&b->lock);
-        if (!is_expected && b->local->listener.box_changed)
+        return is_news;
+}
+
+static void settle(struct local_box *b)
+{
+        char sentence[sizeof(b->sentence)];
+
+        mutex_lock(&b->lock);
+        b->is_settling = true;
+        (void)snprintf(sentence, sizeof(sentence), "%s", is_news_locked(b) ? b->sentence : "the sandbox was stopped");
+        mutex_unlock(&b->lock);
+        conn_drain(b);
+        conn_close(b);
+        exec_lose_all(b, sentence);
+        kill_uid(b);
+        if (box_has_limits(&b->plan))
+                cgroup_remove(b->local->cgroups, b->base.id);
+        if (forget_process(b) && b->local->listener.box_changed)
                 b->local->listener.box_changed(b->local->listener.ctx, b->base.id);
 }
 
@@ -136,13 +151,19 @@ static void kill_holder_locked(struct local_box *b) REQUIRES(b->lock)
                 (void)syscall(SYS_pidfd_send_signal, b->process.fd, SIGKILL, NULL, 0); /* it may have ended */
 }
 
-void life_broken(struct local_box *b, const char *sentence)
+/* It can't be spoken to: end it. */
+static void give_up(struct local_box *b, const char *sentence)
 {
         mutex_lock(&b->lock);
-        if (!b->is_expected && !b->sentence[0])
+        if (sentence && !b->is_expected && !b->sentence[0])
                 (void)snprintf(b->sentence, sizeof(b->sentence), "%s", sentence);
         kill_holder_locked(b);
         mutex_unlock(&b->lock);
+}
+
+void life_broken(struct local_box *b, const char *sentence)
+{
+        give_up(b, sentence);
         conn_close(b);
 }
 
@@ -161,14 +182,19 @@ void life_greeted(struct local_box *b, bool is_paused)
         mutex_unlock(&b->lock);
 }
 
+static bool has_ended_locked(struct local_box *b) REQUIRES(b->lock)
+{
+        struct pollfd look = {.fd = b->process.fd, .events = POLLIN};
+
+        return look.fd < 0 || poll(&look, 1, 0) > 0;
+}
+
 bool life_has_ended(struct local_box *b)
 {
-        struct pollfd look = {.events = POLLIN};
         bool has_ended;
 
         mutex_lock(&b->lock);
-        look.fd = b->process.fd;
-        has_ended = look.fd < 0 || poll(&look, 1, 0) > 0;
+        has_ended = has_ended_locked(b);
         mutex_unlock(&b->lock);
         return has_ended;
 }
@@ -200,7 +226,7 @@ static void unwatched(struct local_box *b)
         settle(b);
 }
 
-static int set_limits(struct local_box *b, struct call *c)
+static int set_limits(struct local_box *b, pid_t pid, struct call *c)
 {
         const struct cgroup_limits limits = {
                 .cpu_milli = b->plan.cpu_milli, .memory = b->plan.memory, .processes = b->plan.processes};
@@ -209,9 +235,9 @@ static int set_limits(struct local_box *b, struct call *c)
 
         if (!box_has_limits(&b->plan))
                 return 0;
-        r = cgroup_enter(b->local->cgroups, b->base.id, &limits, b->holder.pid, c);
+        r = cgroup_enter(b->local->cgroups, b->base.id, &limits, pid, c);
         if (r < 0)
-                return r;
+                return r == -ESRCH ? -EHOSTDOWN : r; /* it has ended */
         has_freezer = cgroup_has_freezer(b->local->cgroups, b->base.id);
         mutex_lock(&b->lock);
         b->has_freezer = has_freezer;
@@ -235,27 +261,31 @@ static int send_env(struct local_box *b, const struct spec *spec)
         return r;
 }
 
-/* Until HELLO, or the holder's end. */
-static int wait_greeted(struct local_box *b, struct call *c, bool *ret_has_ended)
+/* Until HELLO. bwrap may die while what shall be the holder waits for it, without end: then none will come. */
+static int wait_greeted(struct local_box *b, const struct launched *l, struct call *c)
 {
         uint64_t deadline_ns = clock_after(ANSWER_NS);
         int r = 0;
 
         mutex_lock(&b->lock);
-        while (r == 0 && !b->conn.is_greeted && b->process.fd >= 0) {
-                r = box_wait_locked(b, c);
-                if (r == 0 && clock_mono_ns() > deadline_ns)
+        while (r == 0 && b->conn.source.fd >= 0 && !b->conn.is_greeted) {
+                if (launch_is_over(l))
+                        r = -EHOSTDOWN;
+                else if (clock_mono_ns() > deadline_ns)
                         r = -ETIMEDOUT;
+                else
+                        r = box_wait_locked(b, c);
         }
-        *ret_has_ended = b->process.fd < 0 || b->conn.source.fd < 0;
+        if (r == 0 && b->conn.source.fd < 0)
+                r = -EHOSTDOWN;
         mutex_unlock(&b->lock);
         return r < 0 ? call_fail(c, r, "the sandbox's holder doesn't answer") : 0;
 }
 
+/* -EHOSTDOWN: it has ended. */
 static int bring_up(struct local_box *b, int dir, struct launched *l, struct call *c, const struct spec *spec)
 {
-        bool has_ended = false;
-        int r = set_limits(b, c);
+        int r = set_limits(b, l->holder.pid, c);
 
         if (r < 0)
                 return r;
@@ -267,10 +297,9 @@ static int bring_up(struct local_box *b, int dir, struct launched *l, struct cal
         if (r < 0)
                 return r;
         r = send_env(b, spec);
-        if (r < 0 && r != -EHOSTDOWN)
+        if (r < 0)
                 return call_fail_errno(c, r, "environment of the sandbox");
-        r = wait_greeted(b, c, &has_ended);
-        return r == 0 && has_ended ? launch_explain(l, c) : r;
+        return wait_greeted(b, l, c);
 }
 
 /* Wait for the hub to settle the end. */
@@ -306,10 +335,12 @@ static int launch_in(struct local_box *b, int dir, struct call *c, const struct 
         if (r < 0) {
                 kill_holder_locked(b);
                 (void)wait_ended_locked(b, KILL_NS); /* what can't be killed is shown by its state */
+        } else if (b->process.fd < 0) {
+                r = -EHOSTDOWN; /* it ended as soon as it was greeted */
         }
         b->is_expected = false;
         mutex_unlock(&b->lock);
-        return r;
+        return r == -EHOSTDOWN ? launch_explain(&l, c) : r;
 }
 
 int life_launch(struct local_box *b, struct call *c, const struct spec *spec)
@@ -342,8 +373,20 @@ int life_adopt(struct local_box *b, int dir, int pidfd, const struct holder_id *
         }
         r = conn_open(b, dir, c);
         if (r < 0)
-                life_broken(b, "the holder of this sandbox couldn't be reached");
+                give_up(b, "the holder of this sandbox couldn't be reached");
         return 0;
+}
+
+/* A holder that has ended is gone only when the hub has settled that. Between begin and end, which comes on failure. */
+static int wait_settled_locked(struct local_box *b, struct call *c) REQUIRES(b->lock)
+{
+        int r = 0;
+
+        while (r == 0 && b->process.fd >= 0 && has_ended_locked(b))
+                r = box_wait_locked(b, c);
+        if (r < 0)
+                life_end_locked(b, b->state);
+        return r < 0 ? call_fail(c, r, "the sandbox is still ending") : 0;
 }
 
 int local_start(struct box *box, struct call *c, const struct spec *spec)
@@ -353,6 +396,8 @@ int local_start(struct box *box, struct call *c, const struct spec *spec)
 
         mutex_lock(&b->lock);
         r = life_begin_locked(b, c);
+        if (r == 0)
+                r = wait_settled_locked(b, c);
         if (r < 0) {
                 mutex_unlock(&b->lock);
                 return r;

@@ -77,6 +77,7 @@ struct local_box {
         char sentence[256]; /* why it is stopped by itself, or in error */
         struct holder_id holder;
         struct hub_source process; /* its pidfd; -1: no holder */
+        bool is_settling; /* its end was seen, until process.fd is -1: no new connection */
         struct conn conn;
         uint64_t execs; /* EXEC frames sent on this connection */
         uint32_t seq; /* of the last request */
@@ -122,6 +123,8 @@ struct launched {
 };
 int launch(struct local_box *b, int dir, struct call *c, struct launched *ret);
 void launched_done(struct launched *l);
+/* The monitor has ended: before the holder's answer, that means that there will be none. */
+bool launch_is_over(const struct launched *l);
 /* Why it ended before it answered: -errno with the sentence. */
 int launch_explain(struct launched *l, struct call *c);
 /* End bwrap's monitor: the holder doesn't need it. */
@@ -131,7 +134,8 @@ int launch_env(const struct local_box *b, const struct spec *spec, struct buf *t
 
 /* ---- conn.c ---- */
 
-int conn_open(struct local_box *b, int dir, struct call *c); /* connect, greet; answers come to the hub */
+/* Connect, greet; answers come to the hub. -EHOSTDOWN: nobody listens any more. */
+int conn_open(struct local_box *b, int dir, struct call *c);
 void conn_close(struct local_box *b) EXCLUDES(b->lock);
 void conn_drain(struct local_box *b); /* hub only: read what is left, to its end */
 /* Send a frame, with a descriptor (-1: none). -EHOSTDOWN no connection, -EAGAIN too much is queued, -ENOMEM, -E2BIG. */
@@ -161,9 +165,10 @@ int life_adopt(struct local_box *b, int dir, int pidfd, const struct holder_id *
 /* Kill everything and wait until it is gone. Between begin and end. */
 int life_kill(struct local_box *b, struct call *c);
 bool life_has_ended(struct local_box *b); /* from memory and a look at the process */
-/* The holder said HELLO, or what it must not: both on the hub. */
+/* The holder said HELLO; or its connection is over (NULL: just so), which is its end. Both on the hub. */
 void life_greeted(struct local_box *b, bool is_paused);
 void life_broken(struct local_box *b, const char *sentence);
+#define LIFE_ENDED "the sandbox has ended by itself"
 
 /* ---- box.c ---- */
 
