@@ -60,7 +60,7 @@ static struct {
         pthread_mutex_t print;
 } t = {.print = PTHREAD_MUTEX_INITIALIZER};
 
-/* ---- arguments --------------------------------------------------------------------------------------------------- */
+/* ---- arguments ---- */
 
 static const char *get_text(const struct json *j, const char *key)
 {
@@ -132,7 +132,7 @@ static void get_spec(const struct json *j, const char *owner, struct spec *s)
         get_settings(j, s);
 }
 
-/* ---- boxes and runs ------------------------------------------------------------------------------------------------ */
+/* ---- boxes and runs ---- */
 
 static struct box *find_box(const char *id)
 {
@@ -195,6 +195,9 @@ static void on_output(struct exec_sink *to, enum exec_stream stream, uint64_t of
 {
         struct run *run = container_of(to, struct run, sink);
 
+        /* Written first: who waits for so many bytes reads the files then. */
+        if (file_write_all(run->fd[stream], data, size) < 0 || file_write_all(run->fd[2], data, size) < 0)
+                log_error("output lost");
         mutex_lock(&t.lock);
         if (run->ends)
                 run->ends = 1000; /* output after the end */
@@ -202,10 +205,8 @@ static void on_output(struct exec_sink *to, enum exec_stream stream, uint64_t of
                 run->gaps[stream] += offset - run->have[stream];
         run->have[stream] = offset + size;
         run->outputs++;
-        mutex_unlock(&t.lock);
-        if (file_write_all(run->fd[stream], data, size) < 0 || file_write_all(run->fd[2], data, size) < 0)
-                log_error("output lost");
         cond_broadcast(&t.changed);
+        mutex_unlock(&t.lock);
 }
 
 static void on_taken(struct exec_sink *to, uint64_t total)
@@ -275,7 +276,7 @@ static void add_run(struct run *run, struct exec *exec)
         mutex_unlock(&t.lock);
 }
 
-/* ---- operations ------------------------------------------------------------------------------------------------------ */
+/* ---- operations ---- */
 
 struct request {
         struct json *json;
@@ -366,15 +367,19 @@ static int op_state(struct request *q)
 {
         struct box_status s;
         int r = box_get_state(q->box, &q->call, &s);
+        unsigned changes;
 
         if (r < 0)
                 return r;
+        mutex_lock(&t.lock);
+        changes = t.changes;
+        mutex_unlock(&t.lock);
         say_text(q, "state", box_state_name(s.state));
         say_text(q, "why", s.sentence);
         say_number(q, "cpu_milli", s.cpu_milli);
         say_number(q, "memory", (int64_t)s.memory);
         say_number(q, "quiet", box_is_quiet(q->box));
-        say_number(q, "changes", t.changes);
+        say_number(q, "changes", changes);
         return 0;
 }
 
@@ -658,7 +663,7 @@ static int perform(struct request *q)
         return call_fail(&q->call, -EINVAL, "no such operation");
 }
 
-/* ---- lines ------------------------------------------------------------------------------------------------------------ */
+/* ---- lines ---- */
 
 static void answer(struct request *q, int r)
 {

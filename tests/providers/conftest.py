@@ -25,8 +25,9 @@ def drive(base):
         directory = base / ("d%d" % len(made))
         directory.mkdir()
         directory.chmod(0o711)
-        made.append(Driver(directory, **options))
-        return made[-1].__enter__()
+        driver = Driver(directory, **options).start()
+        made.append(driver)  # one that did not start has nothing to leave
+        return driver
     yield make
     for each in reversed(made):
         each.__exit__(None, None, None)

@@ -96,6 +96,7 @@ class Driver:
         except queue.Empty:
             answer = None
         if answer is None:
+            self.kill()
             raise Failed("conform did not start: %s" % self.log())
         return self
 
