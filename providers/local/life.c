@@ -230,7 +230,7 @@ static int set_limits(struct local_box *b, pid_t pid, struct call *c)
 {
         const struct cgroup_limits limits = {
                 .cpu_milli = b->plan.cpu_milli, .memory = b->plan.memory, .processes = b->plan.processes};
-        bool has_freezer;
+        bool can_freeze;
         int r;
 
         if (!box_has_limits(&b->plan))
@@ -238,9 +238,9 @@ static int set_limits(struct local_box *b, pid_t pid, struct call *c)
         r = cgroup_enter(b->local->cgroups, b->base.id, &limits, pid, c);
         if (r < 0)
                 return r == -ESRCH ? -EHOSTDOWN : r; /* it has ended */
-        has_freezer = cgroup_has_freezer(b->local->cgroups, b->base.id);
+        can_freeze = cgroup_has_freezer(b->local->cgroups, b->base.id);
         mutex_lock(&b->lock);
-        b->has_freezer = has_freezer;
+        b->has_freezer = can_freeze;
         mutex_unlock(&b->lock);
         return 0;
 }
@@ -354,13 +354,13 @@ int life_launch(struct local_box *b, struct call *c, const struct spec *spec)
 
 int life_adopt(struct local_box *b, int dir, int pidfd, const struct holder_id *holder, struct call *c)
 {
-        bool has_freezer = box_has_limits(&b->plan) && cgroup_has_freezer(b->local->cgroups, b->base.id);
-        bool is_frozen = has_freezer && cgroup_is_frozen(b->local->cgroups, b->base.id);
+        bool can_freeze = box_has_limits(&b->plan) && cgroup_has_freezer(b->local->cgroups, b->base.id);
+        bool is_frozen = can_freeze && cgroup_is_frozen(b->local->cgroups, b->base.id);
         int r;
 
         mutex_lock(&b->lock);
-        b->has_freezer = has_freezer;
-        b->state = is_frozen || (holder->is_paused && !has_freezer) ? BOX_PAUSED : BOX_RUNNING;
+        b->has_freezer = can_freeze;
+        b->state = is_frozen || (holder->is_paused && !can_freeze) ? BOX_PAUSED : BOX_RUNNING;
         mutex_unlock(&b->lock);
         r = watch(b, pidfd, holder);
         if (r < 0) {
@@ -423,9 +423,19 @@ int local_start(struct box *box, struct call *c, const struct spec *spec)
 
 /* ---- stop, kill ---------------------------------------------------------------------------------------------------------- */
 
+static bool has_freezer(struct local_box *b)
+{
+        bool has;
+
+        mutex_lock(&b->lock);
+        has = b->has_freezer;
+        mutex_unlock(&b->lock);
+        return has;
+}
+
 static void thaw(struct local_box *b)
 {
-        int r = b->has_freezer ? cgroup_freeze(b->local->cgroups, b->base.id, false) : 0;
+        int r = has_freezer(b) ? cgroup_freeze(b->local->cgroups, b->base.id, false) : 0;
 
         if (r < 0)
                 log_debug("local", "%s: thaw: %s", b->base.id, errno_name(r));
@@ -557,7 +567,7 @@ static int pause_box(struct local_box *b, struct call *c)
 {
         int r = request(b, PROTO_PAUSE, c);
 
-        if (r == 0 && b->has_freezer) {
+        if (r == 0 && has_freezer(b)) {
                 r = cgroup_freeze(b->local->cgroups, b->base.id, true);
                 if (r < 0) {
                         thaw(b);
@@ -572,7 +582,7 @@ static int pause_box(struct local_box *b, struct call *c)
 
 static int resume_box(struct local_box *b, struct call *c)
 {
-        int r = b->has_freezer ? cgroup_freeze(b->local->cgroups, b->base.id, false) : 0;
+        int r = has_freezer(b) ? cgroup_freeze(b->local->cgroups, b->base.id, false) : 0;
 
         if (r < 0)
                 return call_fail_errno(c, r, "thaw");
