@@ -5,12 +5,14 @@
         d.create("k1")
         assert d.run("k1", "echo hello").out == b"hello\n"
 
-Everything is asked in threads of the program: ask() returns at once, Answer.get() waits.
+Everything is asked in threads of the program: ask() returns at once, get() waits. Tests call their sandboxes k1 and the
+like; each Driver adds a mark of its own, since ids are unique on the machine: cgroups and processes are known by them.
 """
 
 import json
 import os
 import queue
+import random
 import re
 import shutil
 import signal
@@ -62,6 +64,7 @@ class Driver:
         self.user = user
         self.env = env
         self.process = None
+        self.mark = "z%08x" % random.SystemRandom().getrandbits(32)
         self.numbers = {}
         self.made = set()
         self.logs = []
@@ -144,6 +147,8 @@ class Driver:
     def ask(self, op, **arguments):
         """Send one request; the queue that gets its answer."""
         target = queue.Queue()
+        if "box" in arguments:
+            arguments["box"] += self.mark
         with self.lock:
             if self.waiting is None:
                 raise Failed("conform died: %s" % self.log()[-8000:])
@@ -163,6 +168,9 @@ class Driver:
             raise Failed("conform died: %s" % self.log()[-8000:])
         if answer["r"] < 0:
             raise Refused(answer)
+        if "boxes" in answer:
+            answer["boxes"] = {box.removesuffix(self.mark): state
+                               for box, state in answer["boxes"].items()}
         return answer
 
     def do(self, op, **arguments):
@@ -192,7 +200,7 @@ class Driver:
         return self.state_path(box) / "workspace"
 
     def state_path(self, box):
-        return self.state_dir / box
+        return self.state_dir / (box + self.mark)
 
     # -- commands
 
@@ -227,20 +235,20 @@ class Driver:
 
     def output(self, box, number, which):
         try:
-            return (self.out / ("%s.%d.%s" % (box, number, which))).read_bytes()
+            return (self.out / ("%s.%d.%s" % (box + self.mark, number, which))).read_bytes()
         except FileNotFoundError:
             return b""
 
     def holders(self, box):
         """Host pids of the sandbox's holder."""
-        found = []
+        found, ident = [], (box + self.mark).encode()
         for pid in filter(str.isdigit, os.listdir("/proc")):
             try:
                 words = Path("/proc/%s/cmdline" % pid).read_bytes().split(b"\0")
                 state = Path("/proc/%s/stat" % pid).read_text().rsplit(")", 1)[1].split()[0]
             except OSError:
                 continue
-            if state not in "ZX" and len(words) > 4 and words[4] == box.encode() and \
+            if state not in "ZX" and len(words) > 4 and words[4] == ident and \
                     words[1] in (b"namespace", b"uid", b"tree"):
                 found.append(int(pid))
         return found
@@ -297,7 +305,7 @@ class Driver:
         if files:
             problems.append("files left: %s" % files)
         groups = [path for path in Path("/sys/fs/cgroup").glob("**/sbxfs/*")
-                  if path.is_dir() and path.name in self.numbers]
+                  if path.is_dir() and path.name.endswith(self.mark)]
         if groups:
             problems.append("cgroups left: %s" % groups)
         return problems

@@ -11,6 +11,10 @@ from driver import Refused
 from support.tools import wait_for
 
 
+# A process that stays, seen to run before the command goes on.
+BACKGROUND = "sleep 1000 >/dev/null 2>&1 & until grep -q sleep /proc/$!/comm; do sleep 0.01; done; "
+
+
 def ended(result):
     return result.kind, result.value
 
@@ -166,6 +170,18 @@ def test_start_right_after_the_death_of_the_holder(d, box):
         assert d.check(box, "echo %d" % n) == "%d\n" % n
 
 
+def command_lines():
+    """(pid, argv) of every process that can be seen."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open("/proc/%s/cmdline" % pid) as file:
+                found.append((int(pid), file.read().split("\0")[:-1] or [""]))
+        except (OSError, UnicodeDecodeError):
+            pass
+    return found
+
+
 def children(pid):
     """The processes whose parent is `pid`, zombies left out."""
     found = []
@@ -185,7 +201,6 @@ def test_death_during_creation_is_seen_at_once(d):
     seed = random.randrange(1 << 32)
     print("seed", seed)
     choose = random.Random(seed)
-    failed = 0
     for n in range(60):
         box, depth = "k%d" % n, choose.choice((1, 2))
         asked = d.ask("create", box=box)
@@ -206,12 +221,32 @@ def test_death_during_creation_is_seen_at_once(d):
         except Refused as refused:
             assert refused.errno == "EIO" and "ended before it was ready" in refused.sentence
             assert not d.state_path(box).exists() and d.holders(box) == []
-            failed += 1
         else:
             d.made.add(box)
             d.destroy(box)
         assert time.monotonic() - start < 2, "%s, depth %d" % (box, depth)
-    assert failed > 0
+
+
+@pytest.mark.parametrize("script,words", [
+    ("echo bwrap: no such luck >&2; exit 1", "bwrap: no such luck"),
+    ("kill -9 $$", "ended before it was ready (bwrap: signal 9)"),
+    ("sleep 1000.{mark} & echo \"{{ \\\"child-pid\\\": $! }}\" >&6; kill -9 $$",
+     "ended before it was ready (bwrap: signal 9)"),
+    ("exec 2>/dev/null; sh -c 'kill -9 $$' & echo \"{{ \\\"child-pid\\\": $! }}\" >&6; wait $!; exit 137",
+     "ended before it was ready (bwrap: exit 137)"),
+])
+def test_bwrap_that_fails(drive, base, script, words):
+    tools = base / "tools"
+    tools.mkdir(mode=0o755)
+    d = drive(env={"PATH": "%s:%s" % (tools, os.environ["PATH"])})
+    (tools / "bwrap").write_text("#!/bin/sh\n" + script.format(mark=d.mark[1:]))
+    (tools / "bwrap").chmod(0o755)
+    start = time.monotonic()
+    with pytest.raises(Refused) as refused:
+        d.create("k1")
+    assert refused.value.errno == "EIO" and words in refused.value.sentence
+    assert time.monotonic() - start < 2 and not d.state_path("k1").exists()
+    assert not [pid for pid, argv in command_lines() if d.mark[1:] in argv[-1]]
 
 
 def test_many_sandboxes_at_once(d):
@@ -368,7 +403,7 @@ def test_flood_in_the_background_does_not_hold_up_the_end(d, box):
 
 
 def test_background_process_is_seen_by_the_next_command(d, box):
-    d.check(box, "sleep 1000 >/dev/null 2>&1 & echo $! > pid")
+    d.check(box, BACKGROUND + "echo $! > pid")
     assert d.do("state", box=box)["quiet"] == 0
     assert d.check(box, "cat /proc/$(cat pid)/comm") == "sleep\n"
     d.check(box, "kill $(cat pid)")
@@ -478,7 +513,7 @@ def test_timeout_reaches_the_rest_of_the_group(d, box):
 # -- restart of sbxfs
 
 def test_sandbox_outlives_the_program(d, box):
-    d.check(box, "sleep 1000 >/dev/null 2>&1 & echo kept > file")
+    d.check(box, BACKGROUND + "echo kept > file")
     for end in (d.close, d.kill):
         end()
         d.start()
