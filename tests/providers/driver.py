@@ -64,7 +64,7 @@ class Driver:
         self.user = user
         self.env = env
         self.process = None
-        self.mark = "z%08x" % random.SystemRandom().getrandbits(32)
+        self.mark = "z%010d" % random.SystemRandom().randrange(10**10)
         self.numbers = {}
         self.made = set()
         self.logs = []

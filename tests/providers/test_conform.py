@@ -233,7 +233,7 @@ def test_death_during_creation_is_seen_at_once(d):
     ("sleep 1000.{mark} & echo \"{{ \\\"child-pid\\\": $! }}\" >&6; kill -9 $$",
      "ended before it was ready (bwrap: signal 9)"),
     ("exec 2>/dev/null; sh -c 'kill -9 $$' & echo \"{{ \\\"child-pid\\\": $! }}\" >&6; wait $!; exit 137",
-     "ended before it was ready (bwrap: exit 137)"),
+     "ended before it was ready"),
 ])
 def test_bwrap_that_fails(drive, base, script, words):
     tools = base / "tools"
@@ -246,7 +246,7 @@ def test_bwrap_that_fails(drive, base, script, words):
         d.create("k1")
     assert refused.value.errno == "EIO" and words in refused.value.sentence
     assert time.monotonic() - start < 2 and not d.state_path("k1").exists()
-    assert not [pid for pid, argv in command_lines() if d.mark[1:] in argv[-1]]
+    assert [argv for _, argv in command_lines() if d.mark[1:] in argv[-1]] == []
 
 
 def test_many_sandboxes_at_once(d):
