@@ -196,7 +196,6 @@ static int on_hello(struct local_box *b, const struct proto_msg *m)
                 return -EPROTO;
         mutex_lock(&b->lock);
         was_greeted = b->conn.is_greeted;
-        b->conn.is_greeted = true;
         mutex_unlock(&b->lock);
         if (was_greeted)
                 return -EPROTO;

@@ -31,7 +31,8 @@
 
 #define ARGS_MAX (1u << 20)
 #define INFO_MAX 4096
-#define BACKLOG 128 /* a frozen holder accepts nothing; each new run of ours tries once */
+#define BACKLOG 4096 /* a frozen holder accepts nothing; each new run of ours adds one */
+#define EXIT_MS 500 /* from the close of its pipes, or its child's end, to bwrap's own */
 #define REAP_NS (2 * NS_PER_S)
 
 /* Descriptor numbers in the child. */
@@ -204,10 +205,13 @@ bool launch_is_over(const struct launched *l)
 /* " (bwrap: signal 9)" when it has ended, else "". It stays a zombie, so that its number stays its own. */
 static void describe_end(const struct launched *l, char *ret, size_t size)
 {
+        struct pollfd end = {.fd = l->monitor, .events = POLLIN};
         siginfo_t info = {0};
 
         ret[0] = '\0';
-        if (l->monitor >= 0 && waitid(P_PIDFD, (id_t)l->monitor, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid != 0)
+        if (l->monitor < 0 || poll(&end, 1, EXIT_MS) <= 0)
+                return;
+        if (waitid(P_PIDFD, (id_t)l->monitor, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid != 0)
                 (void)snprintf(ret, size, " (bwrap: %s %d)", info.si_code == CLD_EXITED ? "exit" : "signal", info.si_status);
 }
 

@@ -172,6 +172,7 @@ void life_greeted(struct local_box *b, bool is_paused)
         const struct proto_msg resume = {.type = PROTO_RESUME, .resume = {.seq = 0, .by_signal = false}};
 
         mutex_lock(&b->lock);
+        b->conn.is_greeted = true;
         if (!b->is_changing && (b->state == BOX_RUNNING || b->state == BOX_PAUSED)) {
                 if (!b->has_freezer)
                         b->state = is_paused ? BOX_PAUSED : BOX_RUNNING;
@@ -372,8 +373,9 @@ int life_adopt(struct local_box *b, int dir, int pidfd, const struct holder_id *
                 return call_fail_errno(c, r, "watch the holder");
         }
         r = conn_open(b, dir, c);
-        if (r < 0)
-                give_up(b, "the holder of this sandbox couldn't be reached");
+        if (r != -EHOSTDOWN)
+                return r; /* 0, or a shortage of ours: no reason to end it */
+        give_up(b, "the holder of this sandbox couldn't be reached");
         return 0;
 }
 
