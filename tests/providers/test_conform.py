@@ -417,7 +417,7 @@ def test_quiet_is_known_with_the_end(d, box):
         result = d.wait(box, number)
         assert result.answer["quiet"] == 1
         d.do("exec_release", box=box, number=number)
-    number = d.exec(box, "sleep 1000")
+    number = d.exec(box, ["sleep", "1000"])  # a shell would leave it behind for a moment
     assert d.do("state", box=box)["quiet"] == 0
     d.do("signal", box=box, number=number, signal=9)
     assert d.wait(box, number).answer["quiet"] == 1
