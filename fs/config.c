@@ -119,7 +119,8 @@ static int begin_section(struct parse *p, const char *text, size_t size)
         memcpy(name, text, (size_t)(close - text));
         name[close - text] = '\0';
         if (!name_is_valid(name))
-                return fail(p, p->line, "a section's name has letters, digits and ._- only");
+                return fail(p, p->line, "[%s]: a section's name has letters, digits and ._- only",
+                            name);
         if (config_find(&p->config, name))
                 return fail(p, p->line, "section [%s] stands here for the second time", name);
         if (p->config.count >= SECTIONS_MAX)

@@ -374,6 +374,8 @@ static int take_option(struct options *o, char *text, struct call *c)
                 return call_fail(c, -EINVAL, "-o %s takes a value: %s=...", row->name, row->name);
         if (value && row->takes == TAKES_NOTHING)
                 return call_fail(c, -EINVAL, "-o %s takes no value", row->name);
+        if (value && row->takes == TAKES_VALUE && !*value)
+                return bad_value(c, row->name, value, "a value is missing");
         return row->set ? row->set(o, value, c) : 0;
 }
 

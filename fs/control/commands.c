@@ -299,6 +299,7 @@ static int accept_exec(const struct commands_at *at, const struct command *cmd, 
         if (r < 0)
                 return r;
         task_get(t, &info);
+        results_name(sandbox_results(at->sandbox), seq, info.name);
         (void)buf_addf(values, "%s\n", info.name); /* a result that is not told, not a failure */
         return 0;
 }

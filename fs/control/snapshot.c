@@ -19,7 +19,7 @@ struct frozen {
         struct list link;
         uint64_t node;
         pid_t tgid;
-        uint64_t until_ns;
+        uint64_t since_ns, until_ns;
         struct snapshot *snapshot;
 };
 
@@ -123,6 +123,25 @@ struct snapshot *snapshots_frozen(struct snapshots *t, uint64_t node, pid_t tgid
         return s;
 }
 
+struct snapshot *snapshots_stat(struct snapshots *t, uint64_t node, pid_t tgid)
+{
+        uint64_t now = clock_mono_ns();
+        struct snapshot *s = NULL;
+        struct frozen *f;
+
+        mutex_lock(&t->lock);
+        sweep(t);
+        f = find(t, node, tgid);
+        if (f && now - f->since_ns < SNAPSHOT_FREEZE_NS) {
+                f->until_ns = now + SNAPSHOT_FREEZE_NS;
+                list_remove(&f->link);
+                list_add_tail(&t->frozen, &f->link); /* by until_ns */
+                s = snapshot_ref(f->snapshot);
+        }
+        mutex_unlock(&t->lock);
+        return s;
+}
+
 void snapshots_freeze(struct snapshots *t, uint64_t node, pid_t tgid, struct snapshot *s)
 {
         struct frozen *f = calloc(1, sizeof(*f)), *old;
@@ -132,7 +151,8 @@ void snapshots_freeze(struct snapshots *t, uint64_t node, pid_t tgid, struct sna
 
         f->node = node;
         f->tgid = tgid;
-        f->until_ns = clock_after(SNAPSHOT_FREEZE_NS);
+        f->since_ns = clock_mono_ns();
+        f->until_ns = f->since_ns + SNAPSHOT_FREEZE_NS;
         f->snapshot = snapshot_ref(s);
 
         mutex_lock(&t->lock);

@@ -33,7 +33,13 @@ void snapshot_unref(struct snapshot *s); /* accepts NULL */
 struct snapshots *snapshots_new(void);
 void snapshots_free(struct snapshots *t);
 
-/* What a stat of `node` by `tgid` froze and still holds: a reference, or NULL. */
+/*
+ * What a stat of `node` by `tgid` sees: the bytes that an earlier one froze in the last 250 ms, which
+ * then hold for 250 ms from now. A reference; NULL: freeze what there is now.
+ */
+struct snapshot *snapshots_stat(struct snapshots *t, uint64_t node, pid_t tgid);
+
+/* What an open gets: what a stat froze and still holds: a reference, or NULL. */
 struct snapshot *snapshots_frozen(struct snapshots *t, uint64_t node, pid_t tgid);
 
 /* Freeze for 250 ms from now, in place of what was frozen. Without memory nothing is frozen. */

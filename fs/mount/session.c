@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "fs/mount/files.h"
@@ -304,12 +305,17 @@ static int note_mounted(struct session *s)
 int session_mount(struct session *s, struct tree *tree, struct call *c)
 {
         const char *path = s->config.mountpoint;
+        struct stat st;
         int r;
 
         s->m.tree = tree;
         r = mountpoint_clear(path, c);
         if (r < 0)
                 return r;
+        if (stat(path, &st) < 0)
+                return call_fail_errno(c, -errno, "%s", path);
+        if (!S_ISDIR(st.st_mode))
+                return call_fail(c, -ENOTDIR, "%s is not a directory", path);
         r = new_fuse_session(s);
         if (r < 0)
                 return call_fail_errno(c, r, "start a FUSE session");

@@ -184,6 +184,24 @@ static int insert(struct fleet *f, struct sandbox *sb, const char *name, struct 
         return r < 0 ? call_fail(c, r, "out of memory") : 0;
 }
 
+/* It is there from now on, whatever happens to us: the creation itself makes it durable. */
+static int write_first_record(struct sandbox *sb, struct call *c)
+{
+        int r;
+
+        mutex_lock(&sb->lock);
+        sb->is_recorded = true;
+        mutex_unlock(&sb->lock);
+        r = sandbox_make_dirs(sb);
+        if (r == 0)
+                r = sandbox_save(sb, false);
+        if (r == 0)
+                return 0;
+        (void)fleet_hide(sb->fleet, sb);
+        sandbox_gone(sb);
+        return call_fail_errno(c, r, "write to the state directory");
+}
+
 static void begin(struct sandbox *sb, struct job *j)
 {
         mutex_lock(&sb->lock);
@@ -229,6 +247,11 @@ int fleet_create(struct fleet *f, const struct create_options *o, uint64_t seq, 
         if (r < 0) {
                 job_free(j);
                 sandbox_unref(sb);
+                return r;
+        }
+        r = write_first_record(sb, c);
+        if (r < 0) {
+                job_free(j);
                 return r;
         }
         if (ret)
@@ -337,12 +360,14 @@ static int check_remove_locked(const struct sandbox *sb, struct call *c) REQUIRE
                 return call_fail(c, -EPERM, "%s is protected: write `protect off` to its ctl first",
                                  sb->name);
         if (sb->is_foreign)
-                return call_fail(
-                        c, -EBUSY,
-                        "%s belongs to another state directory: write `destroy` to its ctl",
-                        sb->name);
+                return call_fail(c, -EBUSY,
+                                 "%s belongs to another state directory: write `destroy` to its "
+                                 "ctl",
+                                 sb->name);
         if (sb->running > 0)
-                return call_fail(c, -EBUSY, "a command runs in %s", sb->name);
+                return call_fail(c, -EBUSY,
+                                 "a command runs in %s; kill it, or write `destroy` to its ctl",
+                                 sb->name);
         if (!sb->section || !sb->section->provider)
                 return call_fail(c, -EHOSTUNREACH, "provider %s is not there", sb->provider);
         return 0;
@@ -357,6 +382,8 @@ int fleet_remove(struct fleet *f, const char *name, struct call *c)
                 return call_fail(c, -ENOENT, "there is no such sandbox");
         mutex_lock(&sb->lock);
         r = check_remove_locked(sb, c);
+        if (r < 0)
+                sandbox_say_error_locked(sb, r, c->sentence);
         mutex_unlock(&sb->lock);
         if (r == 0)
                 destroy_accept(sb, NULL, 0);

@@ -69,6 +69,17 @@ uint64_t results_add(struct results *r, const char *value, const char *command)
         return seq;
 }
 
+void results_name(struct results *r, uint64_t seq, const char *value)
+{
+        struct line *l;
+
+        mutex_lock(&r->lock);
+        l = &r->lines[seq % RESULTS_KEPT];
+        if (seq > 0 && l->seq == seq)
+                escape_text(value, strlen(value), l->value, sizeof(l->value));
+        mutex_unlock(&r->lock);
+}
+
 static char *escaped(const char *text)
 {
         char line[ESCAPE_LINE_MAX + 1];
@@ -79,9 +90,13 @@ static char *escaped(const char *text)
 
 void results_end(struct results *r, uint64_t seq, int code, const char *sentence)
 {
-        char *text = code < 0 ? escaped(sentence && sentence[0] ? sentence : strerrordesc_np(-code) ?: "unknown error") : NULL;
+        char *text = NULL;
         struct line *l;
 
+        if (code < 0 && !(sentence && sentence[0]))
+                sentence = strerrordesc_np(-code);
+        if (code < 0)
+                text = escaped(sentence ? sentence : "unknown error");
         mutex_lock(&r->lock);
         l = &r->lines[seq % RESULTS_KEPT];
         if (seq > 0 && l->seq == seq && !l->has_ended) {

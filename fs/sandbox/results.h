@@ -21,6 +21,9 @@ void results_free(struct results *r);
  */
 uint64_t results_add(struct results *r, const char *value, const char *command);
 
+/* What the command made: an exec's number or name. Ignored as in results_end. */
+void results_name(struct results *r, uint64_t seq, const char *value);
+
 /*
  * It was carried out (code 0) or failed (-errno, with a sentence). Numbers no longer kept are
  * ignored; a second end too.

@@ -159,9 +159,10 @@ static int check_name(const char *name, struct call *c)
                         "\"%.80s\" is not a name: [A-Za-z0-9._-], 63 at most, a letter or digit first and last",
                         name);
         if (name_is_number(name))
-                return call_fail(c, -EINVAL, "\"%s\" is a number: those are given by sbxfs", name);
+                return call_fail(c, -EINVAL, "name \"%s\" is a number: those are given by sbxfs",
+                                 name);
         if (strcmp(name, "last") == 0)
-                return call_fail(c, -EINVAL, "\"last\" is the link to the latest one");
+                return call_fail(c, -EINVAL, "name \"last\" is the link to the latest one");
         return 0;
 }
 
@@ -483,7 +484,7 @@ static uint64_t bytes_of(const struct task *t)
         return size;
 }
 
-/* The oldest ended task, if there is more than is kept; it is out of the table then. */
+/* The task that ended first, if there is more than is kept; it is out of the table then. */
 static struct task *take_surplus_locked(struct sandbox *sb) REQUIRES(sb->lock)
 {
         struct task *oldest = NULL;
@@ -497,7 +498,7 @@ static struct task *take_surplus_locked(struct sandbox *sb) REQUIRES(sb->lock)
                         continue;
                 ended++;
                 size += bytes_of(t);
-                if (!oldest || t->accepted < oldest->accepted)
+                if (!oldest || t->ended_real_ns < oldest->ended_real_ns)
                         oldest = t;
         }
         if (!oldest || oldest == sb->latest || (ended <= TASKS_KEPT && size <= OUTPUT_KEPT))

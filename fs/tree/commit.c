@@ -214,6 +214,11 @@ int handle_flush(struct tree *t, struct op *op, struct handle *h)
         bool is_writer = (h->flags & O_ACCMODE) == O_WRONLY;
         int r = 0;
 
+        if (callers_group(t->callers, op->tid) == h->tgid) {
+                mutex_lock(&h->lock);
+                h->is_closed = true;
+                mutex_unlock(&h->lock);
+        }
         mutex_lock(&h->write_lock);
         if (is_writer && h->writer == op->lock_owner &&
             (h->spot.row->kind == KIND_CTL || h->spot.row->kind == KIND_ENV))

@@ -25,7 +25,7 @@ static unsigned span_row(struct tree *t, const char *name)
         uint64_t seconds;
 
         if (strncmp(name, "wait.", 5) != 0 ||
-            units_parse_count(name + 5, SPAN_SECONDS_MAX, &seconds) < 0 || seconds == 0)
+            units_parse_count(name + 5, SPAN_SECONDS_MAX, &seconds) < 0)
                 return 0;
         mutex_lock(&t->lock);
         for (unsigned i = 0; i < t->span_count && !row; i++) {

@@ -103,9 +103,12 @@ static int open_cmd(struct tree *t, struct handle *h)
         return r;
 }
 
-static int open_task(struct handle *h) NO_THREAD_SAFETY_ANALYSIS
+static int open_task(struct tree *t, struct handle *h) NO_THREAD_SAFETY_ANALYSIS
 {
-        h->task = h->spot.task ? task_ref(h->spot.task) : sandbox_latest(h->spot.sandbox);
+        if (h->spot.row->kind == KIND_OUTPUT)
+                h->task = spot_output_task(t, &h->spot, h->tgid, false);
+        else
+                h->task = h->spot.task ? task_ref(h->spot.task) : sandbox_latest(h->spot.sandbox);
         return h->task || h->spot.row->kind == KIND_OUTPUT ? 0 : -ENOENT;
 }
 
@@ -118,7 +121,7 @@ static int open_kind(struct tree *t, struct handle *h, int flags)
         case KIND_OUTPUT:
         case KIND_WAIT:
         case KIND_FOLLOW:
-        case KIND_STDIN: return open_task(h);
+        case KIND_STDIN: return open_task(t, h);
         case KIND_SCRATCH:
                 return can_write(flags) && (flags & O_TRUNC) ? scratch_truncate(h->spot.scratch, 0)
                                                              : 0;
@@ -128,6 +131,26 @@ static int open_kind(struct tree *t, struct handle *h, int flags)
         case KIND_LINK: return -ELOOP;
         }
         return -EINVAL;
+}
+
+/* Its size is the handle's while it is open: then a close must be told at once. */
+static bool has_held_size(const struct handle *h)
+{
+        switch (h->spot.row->kind) {
+        case KIND_TEXT:
+        case KIND_CTL:
+        case KIND_CMD: return true;
+        case KIND_OUTPUT: return !h->spot.task;
+        case KIND_WAIT:
+        case KIND_FOLLOW:
+        case KIND_STDIN:
+        case KIND_SCRATCH:
+        case KIND_ENV:
+        case KIND_DIR:
+        case KIND_FS:
+        case KIND_LINK: break;
+        }
+        return false;
 }
 
 int handle_open(struct tree *t, struct op *op, struct spot *s, int flags, struct tree_opened *ret)
@@ -157,8 +180,10 @@ int handle_open(struct tree *t, struct op *op, struct spot *s, int flags, struct
         list_add_head(&t->handles, &h->link);
         mutex_unlock(&t->lock);
         *s = (struct spot){0};
-        *ret = (struct tree_opened){
-                .handle = h, .is_direct = true, .no_flush = !can_write(flags), .backing_fd = -1};
+        *ret = (struct tree_opened){.handle = h,
+                                    .is_direct = true,
+                                    .no_flush = !can_write(flags) && !has_held_size(h),
+                                    .backing_fd = -1};
         return 0;
 }
 
@@ -173,23 +198,30 @@ void handle_release(struct tree *t, struct handle *h)
         handle_free(h);
 }
 
-static bool size_of(struct handle *h, uint64_t *ret)
+static bool size_of(struct handle *h, struct task *latest, uint64_t *ret)
 {
         bool has_size = false;
 
         mutex_lock(&h->lock);
-        if (h->text && !h->is_own) {
+        if (h->is_closed) {
+                /* a path's stat: what the next open gets counts */
+        } else if (h->text && !h->is_own) {
                 *ret = h->text->size;
                 has_size = true;
         } else if (h->spot.row->kind == KIND_OUTPUT) {
-                *ret = h->base + (h->task ? task_size(h->task, output_file(h->spot.row)) : 0);
+                enum task_file file = output_file(h->spot.row);
+
+                *ret = h->base + (h->task ? task_size(h->task, file) : 0);
+                if (latest && latest != h->task && (h->is_all_read || !h->task))
+                        *ret += task_size(latest, file);
                 has_size = true;
         }
         mutex_unlock(&h->lock);
         return has_size;
 }
 
-bool handles_size(struct tree *t, uint64_t node, pid_t tgid, uint64_t *ret_size)
+bool handles_size(struct tree *t, uint64_t node, pid_t tgid, struct task *latest,
+                  uint64_t *ret_size)
 {
         bool found = false;
 
@@ -197,7 +229,7 @@ bool handles_size(struct tree *t, uint64_t node, pid_t tgid, uint64_t *ret_size)
         list_for_each (l, &t->handles) {
                 struct handle *h = list_entry(l, struct handle, link);
 
-                if (h->node == node && h->tgid == tgid && size_of(h, ret_size)) {
+                if (h->node == node && h->tgid == tgid && size_of(h, latest, ret_size)) {
                         found = true;
                         break;
                 }

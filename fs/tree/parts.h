@@ -95,12 +95,18 @@ struct spot {
         struct sandbox *sandbox; /* NULL at the root */
         struct task *task; /* of rows of PLACE_TASK; of a sandbox's own files: NULL */
         struct scratch *scratch; /* KIND_SCRATCH */
-        uint32_t seconds; /* wait.SECONDS; 0: no limit */
+        uint32_t seconds; /* of wait.SECONDS */
 };
 
 /* -ENODEV the sandbox is gone, -ENOENT the exec or the scratch file is. */
 int spot_find(struct tree *t, uint64_t node, struct spot *ret);
 void spot_done(struct spot *s);
+
+/*
+ * The exec whose output the file shows to a thread group: its own; for the top-level files the
+ * latest, or the one that a stat of that group froze. A reference, or NULL. freeze: this is a stat.
+ */
+struct task *spot_output_task(struct tree *t, const struct spot *s, pid_t tgid, bool freeze);
 
 /*
  * Attributes. With op, for its thread group: sizes are those that it will read (and freeze, when
@@ -154,14 +160,14 @@ struct handle {
         struct task *task GUARDED_BY(lock); /* output, wait, follow, stdin: whose */
         uint64_t base GUARDED_BY(lock); /* output: file offset at which this task's output begins */
         bool at_end GUARDED_BY(lock); /* output: the reader was told the end of this task's */
+        bool is_all_read
+                GUARDED_BY(lock); /* output: it has all bytes of this task's, which ended */
+        bool is_closed GUARDED_BY(lock); /* as far as we know: its RELEASE comes later */
         uint64_t seen GUARDED_BY(lock); /* follow: offset of the latest read's end */
         uint64_t deadline_ns GUARDED_BY(lock); /* wait.SECONDS, from the first read; 0 not begun */
         struct buf own GUARDED_BY(lock); /* ctl: the values of what this descriptor wrote */
         uint64_t own_base GUARDED_BY(lock); /* file offset at which they begin */
-        /*
-                          * reads give them: there was a write since the last read from before
-                          * own_base
-                          */
+        /* reads give them: there was a write since the last read from before own_base */
         bool is_own GUARDED_BY(lock);
         bool own_was_read GUARDED_BY(lock);
 
@@ -178,8 +184,12 @@ struct handle *handle_new(uint64_t node); /* NULL: out of memory */
 void handle_free(struct handle *h);
 
 enum task_file output_file(const struct row *row);
-/* Size of what `tgid` has open of this node: false when it has nothing open. */
-bool handles_size(struct tree *t, uint64_t node, pid_t tgid, uint64_t *ret_size);
+/*
+ * Size of what `tgid` has open of this node: false when it has nothing open. `latest`: the exec that
+ * a top-level output shows now, which a handle at the end of another goes on with; else NULL.
+ */
+bool handles_size(struct tree *t, uint64_t node, pid_t tgid, struct task *latest,
+                  uint64_t *ret_size);
 
 /* ---- serve.c, commit.c, dir.c ---- */
 

@@ -44,6 +44,7 @@ static bool is_stale(struct handle *h, uint64_t offset)
         bool is;
 
         mutex_lock(&h->lock);
+        h->is_closed = false;
         is = offset == 0 ? h->was_read || h->is_own : h->is_own && offset < h->own_base;
         h->was_read = true;
         mutex_unlock(&h->lock);
@@ -82,6 +83,7 @@ static struct task *task_to_read(struct handle *h, uint64_t offset, uint64_t *re
         struct task *latest = h->spot.task ? NULL : sandbox_latest(h->spot.sandbox), *task;
 
         mutex_lock(&h->lock);
+        h->is_closed = false;
         if (latest && latest != h->task && (h->at_end || !h->task)) {
                 h->base =
                         h->task && offset >= h->base + task_size(h->task, output_file(h->spot.row))
@@ -89,7 +91,7 @@ static struct task *task_to_read(struct handle *h, uint64_t offset, uint64_t *re
                                 : 0;
                 task_unref(h->task);
                 h->task = latest;
-                h->at_end = false;
+                h->at_end = h->is_all_read = false;
                 latest = NULL;
         }
         if (offset < h->base)
@@ -114,8 +116,12 @@ static ssize_t read_output(struct handle *h, void *data, size_t size, uint64_t o
         had_ended = task_has_ended(task);
         n = task_read(task, output_file(h->spot.row), data, size, offset - base);
         mutex_lock(&h->lock);
-        if (h->task == task)
+        if (h->task == task) {
                 h->at_end = n == 0 && had_ended;
+                h->is_all_read =
+                        had_ended && n >= 0 &&
+                        offset - base + (uint64_t)n >= task_size(task, output_file(h->spot.row));
+        }
         mutex_unlock(&h->lock);
         return n;
 }
@@ -135,7 +141,7 @@ static uint64_t deadline_of(struct handle *h)
 {
         uint64_t ns;
 
-        if (!h->spot.seconds)
+        if (h->spot.row->number != ROW_WAIT_SPAN)
                 return NEVER_NS;
         mutex_lock(&h->lock);
         if (!h->deadline_ns)

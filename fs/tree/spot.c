@@ -2,10 +2,12 @@
 #include "fs/tree/parts.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <string.h>
 
 #include "transport/base/cleanup.h"
 #include "transport/base/clock.h"
+#include "transport/base/units.h"
 
 static struct fleet *fleet_of(struct tree *t)
 {
@@ -21,11 +23,13 @@ static int find_scratch(struct tree *t, uint32_t id, struct spot *s)
 static int find_span(struct tree *t, unsigned row, struct spot *s)
 {
         unsigned i = row - ROW_WAIT_SPAN;
+        bool is_known;
 
         mutex_lock(&t->lock);
-        s->seconds = i < t->span_count ? t->spans[i] : 0;
+        is_known = i < t->span_count;
+        s->seconds = is_known ? t->spans[i] : 0;
         mutex_unlock(&t->lock);
-        return s->seconds ? 0 : -ENOENT;
+        return is_known ? 0 : -ENOENT;
 }
 
 /* What only a row number of the right kind can have beside it. */
@@ -121,12 +125,12 @@ static int text_size(struct tree *t, struct op *op, struct spot *s, bool freeze,
         set_times(st, mtime_ns);
         if (!now)
                 return -ENOMEM;
-        if (handles_size(t, s->node, tgid, &size)) {
+        if (handles_size(t, s->node, tgid, NULL, &size)) {
                 set_size(st, size);
                 snapshot_unref(now);
                 return 0;
         }
-        frozen = snapshots_frozen(t->snapshots, s->node, tgid);
+        frozen = snapshots_stat(t->snapshots, s->node, tgid);
         if (frozen) {
                 snapshot_unref(now);
                 now = frozen;
@@ -143,9 +147,45 @@ static struct task *task_of(const struct spot *s)
         return s->task ? task_ref(s->task) : sandbox_latest(s->sandbox);
 }
 
+/* For 250 ms: what is frozen is the number, as a text. */
+static void freeze_task(struct tree *t, const struct spot *s, pid_t tgid, const struct task *task)
+{
+        struct buf text = BUF_INIT(64);
+        struct snapshot *number = NULL;
+
+        if (buf_addf(&text, "%" PRIu64, task_number(task)) == 0)
+                number = snapshot_new(&text);
+        buf_done(&text);
+        if (number)
+                snapshots_freeze(t->snapshots, s->node, tgid, number);
+        snapshot_unref(number);
+}
+
+struct task *spot_output_task(struct tree *t, const struct spot *s, pid_t tgid, bool freeze)
+{
+        struct task *task = NULL;
+        struct snapshot *number;
+        uint64_t n;
+
+        if (s->task)
+                return task_ref(s->task);
+        number = freeze ? snapshots_stat(t->snapshots, s->node, tgid)
+                        : snapshots_frozen(t->snapshots, s->node, tgid);
+        if (number && units_parse_count(number->data, UINT32_MAX, &n) == 0)
+                task = sandbox_task_by_number(s->sandbox, n);
+        snapshot_unref(number);
+        if (task)
+                return task;
+        task = sandbox_latest(s->sandbox);
+        if (task && freeze)
+                freeze_task(t, s, tgid, task);
+        return task;
+}
+
 static void output_size(struct tree *t, struct op *op, struct spot *s, struct stat *st)
 {
-        _cleanup_(task_freep) struct task *task = task_of(s);
+        pid_t tgid = op ? callers_group(t->callers, op->tid) : 0;
+        _cleanup_(task_freep) struct task *task = spot_output_task(t, s, tgid, op != NULL);
         struct task_info info;
         uint64_t size;
 
@@ -156,7 +196,7 @@ static void output_size(struct tree *t, struct op *op, struct spot *s, struct st
                 set_size(st, task_size(task, output_file(s->row)));
         }
         /* The latest exec's files change under a reader: its own handle decides for it. */
-        if (!s->task && op && handles_size(t, s->node, callers_group(t->callers, op->tid), &size))
+        if (!s->task && op && handles_size(t, s->node, tgid, task, &size))
                 set_size(st, size);
 }
 

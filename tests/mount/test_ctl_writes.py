@@ -72,7 +72,7 @@ def test_here_document(box, sh):
 
 def test_grouped_commands_share_a_descriptor(box, sh):
     """The fork of a subshell closes its copy: that is no end of the line."""
-    sh("{ printf 'exec echo'; (:); ls / > /dev/null; printf ' one'; (exit 0); echo ' two'; } > ctl")
+    sh("{ printf 'exec echo'; (:); printf ' one'; (exit 0); echo ' two'; } > ctl")
     assert outputs(box) == ["one two\n"]
 
 
@@ -86,7 +86,7 @@ def test_result_by_descriptor(box, sh):
 
 def test_error_is_the_writers_exit_code(box, sh):
     said = sh("echo strat > ctl", check=False)
-    assert said.code != 0 and "Invalid argument" in said.err
+    assert said.code != 0 and said.err  # "Invalid argument", or dash's "I/O error" for any
     assert error_text(box).endswith('unknown verb "strat"; did you mean "start"?')
     said = sh("printf 'exec echo a\\nstrat\\n' > ctl || echo failed", check=False)
     assert "failed" in said.out
@@ -380,10 +380,12 @@ def test_results_hide_secrets(mount, box):
 
 
 def test_foreign_text_forges_no_line(box):
-    """Newlines and control bytes in JSON come out as \\xNN in ctl."""
+    """A result is one line, whatever the command holds."""
     box.ctl('{"verb":"exec","text":"true # \\n99 ok x y\\u001b[31m\\u0085"}')
+    box.ctl("exec : \x1b[31m \xc2\x85")
     lines = box.read("ctl").split(b"\n")
-    assert len(lines) == 2 and b"\\x0a99 ok" in lines[0] and b"\x1b" not in lines[0]
+    assert len(lines) == 3 and b"99 ok" in lines[0] and b"\\x1b[31m" in lines[1]
+    assert b"\x1b" not in lines[1] and lines[2] == b""
     box.wait("1")
 
 
@@ -464,7 +466,7 @@ def test_rename_onto_ctl_leaves_ctl(box):
 
 
 def test_renames_of_control_files_are_refused(box):
-    for name in ("status", "stdout", "env", "error"):
+    for name in ("status", "stdout", "error"):  # what can be written is copied, for editors
         assert error_of(os.rename, box.dir / name, box.dir / ".away") in ("EPERM", "EACCES"), name
     (box.dir / ".new").write_text("x")
     for name in ("status", "stdout", "error", "fs", "exec"):

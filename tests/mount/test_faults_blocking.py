@@ -72,7 +72,7 @@ def test_two_hundred_waits_do_not_slow_an_ls(mount, box, readers):
     print("200 waits were dead after %.0f ms" % (took * 1e3))
     assert took < 3 and set(codes) == {-signal.SIGINT, -signal.SIGKILL}
     assert exit_of(box, number) == ""
-    box.ctl("kill -9")
+    box.ctl("kill -9 %s" % number)
     assert box.wait(number) == "signal 9"
 
 

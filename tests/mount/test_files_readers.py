@@ -278,7 +278,7 @@ def test_tail_f_of_one_exec(box, base):
 
 
 def test_tail_f_across_execs(box, base):
-    """The top-level stdout turns to the next exec, in place: tail sees a truncated file."""
+    """The top-level stdout turns to the next exec, in place: who has read to the end goes on in it."""
     box.ok("echo the first one prints a rather long line of text")
     with Tail(base, box.dir / "stdout") as tail:
         tail.wait(b"line of text\n")

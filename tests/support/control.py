@@ -17,12 +17,17 @@ TASK_FILES = "cmd status exit stdin stdout stderr output ctl".split()
 BOX_FILES = "ctl stdin stdout stderr status error env".split()
 
 
+def errno_name(number):
+    """Linux has two names for one number."""
+    return errno.errorcode[number].replace("ENOTSUP", "EOPNOTSUPP")
+
+
 def error_of(function, *args, **kwargs):
     """The errno of the OSError that the call raises, as its name; None if it raises none."""
     try:
         function(*args, **kwargs)
     except OSError as error:
-        return errno.errorcode[error.errno]
+        return errno_name(error.errno)
     return None
 
 
@@ -36,11 +41,11 @@ def write_once(path, data, flags=os.O_WRONLY):
         if count != len(data):
             failed = ("short", count)
     except OSError as error:
-        failed = ("write", errno.errorcode[error.errno])
+        failed = ("write", errno_name(error.errno))
     try:
         os.close(descriptor)
     except OSError as error:
-        failed = failed or ("close", errno.errorcode[error.errno])
+        failed = failed or ("close", errno_name(error.errno))
     return failed
 
 

@@ -297,7 +297,7 @@ class Mount:
         self.env = env or {}
         self.program = program
         self.process = None
-        self.device = None
+        self.device = self._dead_device = None
         self.expected_end = False
         self.dirty_end = False
         self._scanned = 0
@@ -324,6 +324,7 @@ class Mount:
         environ = dict(os.environ, HOME=str(self.base / "home"),
                        XDG_CONFIG_HOME=str(self.base / "config"))
         environ.update(self.env)
+        self._dead_device = self._device()  # a predecessor's
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(self.argv(), env=environ, cwd="/", stdout=log,
                                             stderr=log, stdin=subprocess.DEVNULL,
@@ -345,7 +346,7 @@ class Mount:
             raise Failed("sbxfs ended with %s before it mounted:\n%s" % (self.process.returncode,
                                                                          self.log()))
         self.device = self._device()
-        return self.device is not None
+        return self.device not in (None, self._dead_device)
 
     def _device(self):
         found = [dev for dev, point, kind in mount_entries()
@@ -373,10 +374,14 @@ class Mount:
     def umount(self, timeout=40):
         """Unmount as a user does, then wait until sbxfs has ended."""
         self.expected_end = True
-        if os.geteuid() == 0 and not self.user:
-            run(["umount", self.path], timeout=10)
-        else:
-            run(["fusermount3", "-u", self.path], timeout=10, user=self.user)
+        argv = ["umount"] if os.geteuid() == 0 and not self.user else ["fusermount3", "-u"]
+        for _ in range(20):  # busy while anybody looks at the mount: what runs beside us may
+            said = run(argv + [self.path], timeout=10, user=self.user, check=False)
+            if "busy" not in said.err:
+                break
+            time.sleep(0.1)
+        if said.code:
+            raise Failed(str(said))
         self.wait_end(timeout)
 
     def wait_end(self, timeout=40):

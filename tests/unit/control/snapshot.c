@@ -42,11 +42,23 @@ static void a_stat_freezes_for_its_group_alone(void)
 static void what_is_frozen_thaws(void)
 {
         struct snapshots *t = snapshots_new();
-        struct snapshot *s = snapshot_of("one");
+        struct snapshot *s = snapshot_of("one"), *got;
 
         snapshots_freeze(t, 5, 100, s);
         usleep(SNAPSHOT_FREEZE_NS / 1000 + 10000);
         CHECK(snapshots_frozen(t, 5, 100) == NULL);
+
+        /* One more stat meanwhile: an open after it gets the same, a stat after 250 ms doesn't. */
+        snapshots_freeze(t, 5, 100, s);
+        usleep(SNAPSHOT_FREEZE_NS / 2000);
+        got = snapshots_stat(t, 5, 100);
+        CHECK(got == s);
+        snapshot_unref(got);
+        usleep(SNAPSHOT_FREEZE_NS / 1000 * 3 / 4);
+        CHECK(snapshots_stat(t, 5, 100) == NULL);
+        got = snapshots_frozen(t, 5, 100);
+        CHECK(got == s);
+        snapshot_unref(got);
         snapshot_unref(s);
         snapshots_free(t);
 }
