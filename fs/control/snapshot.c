@@ -14,12 +14,15 @@
 #include "transport/base/lock.h"
 
 #define FROZEN_MAX 4096 /* the oldest gives way */
+#define LOOK_NS (100 * NS_PER_MS) /* between two stats of one look, at most */
+#define OLD_NS NS_PER_S /* then it is renewed whatever is going on */
 
 struct frozen {
         struct list link;
         uint64_t node;
         pid_t tgid;
-        uint64_t since_ns, until_ns;
+        uint64_t since_ns, last_ns, until_ns;
+        bool was_opened; /* after the last stat */
         struct snapshot *snapshot;
 };
 
@@ -117,10 +120,20 @@ struct snapshot *snapshots_frozen(struct snapshots *t, uint64_t node, pid_t tgid
         mutex_lock(&t->lock);
         sweep(t);
         f = find(t, node, tgid);
-        if (f)
+        if (f) {
+                f->was_opened = true;
                 s = snapshot_ref(f->snapshot);
+        }
         mutex_unlock(&t->lock);
         return s;
+}
+
+/* Whether a stat at `now` begins a look of its own, and what is frozen is old. */
+static bool is_over(const struct frozen *f, uint64_t now)
+{
+        if (now - f->since_ns < SNAPSHOT_FREEZE_NS)
+                return false;
+        return f->was_opened || now - f->last_ns > LOOK_NS || now - f->since_ns > OLD_NS;
 }
 
 struct snapshot *snapshots_stat(struct snapshots *t, uint64_t node, pid_t tgid)
@@ -132,7 +145,9 @@ struct snapshot *snapshots_stat(struct snapshots *t, uint64_t node, pid_t tgid)
         mutex_lock(&t->lock);
         sweep(t);
         f = find(t, node, tgid);
-        if (f && now - f->since_ns < SNAPSHOT_FREEZE_NS) {
+        if (f && !is_over(f, now)) {
+                f->last_ns = now;
+                f->was_opened = false;
                 f->until_ns = now + SNAPSHOT_FREEZE_NS;
                 list_remove(&f->link);
                 list_add_tail(&t->frozen, &f->link); /* by until_ns */
@@ -151,7 +166,7 @@ void snapshots_freeze(struct snapshots *t, uint64_t node, pid_t tgid, struct sna
 
         f->node = node;
         f->tgid = tgid;
-        f->since_ns = clock_mono_ns();
+        f->since_ns = f->last_ns = clock_mono_ns();
         f->until_ns = f->since_ns + SNAPSHOT_FREEZE_NS;
         f->snapshot = snapshot_ref(s);
 

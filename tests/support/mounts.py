@@ -217,6 +217,8 @@ class Sandbox:
         """Start a command; returns its number or name. Keys as in ctl; env is a dictionary."""
         env = keys.pop("env", {})
         if "\n" in text:
+            if keys.get("stdin") == "open":  # in JSON a string is all of it
+                keys["stdin"] = True
             line = json.dumps(dict(keys, verb="exec", argv=["sh", "-c", text], env=env))
         else:
             words = ["%s=%s" % (k, shlex.quote(str(v))) for k, v in keys.items()]
