@@ -83,11 +83,37 @@ class _User:
             run(["userdel", "--remove", self.name], check=False)
 
 
+_user = pytest.StashKey()
+
+
+def pytest_sessionstart(session):
+    """The processes of a parallel run share the user: the one that starts them makes it."""
+    if os.geteuid() == 0 and not hasattr(session.config, "workerinput"):
+        if getattr(session.config.option, "numprocesses", None):
+            session.config.stash[_user] = _User(TEST_USER)
+
+
+def pytest_sessionfinish(session):
+    if _user in session.config.stash:
+        session.config.stash[_user].undo()
+
+
+def pytest_collection_modifyitems(config, items):
+    """In a parallel run the builds, and what needs them, are one after the other."""
+    if config.pluginmanager.hasplugin("xdist"):
+        for item in items:
+            if "tests/ci/" in str(item.path):
+                item.add_marker(pytest.mark.xdist_group("ci"))
+
+
 @pytest.fixture(scope="session")
-def user():
+def user(request):
     """The name of an unprivileged user that may mount. Only root can make one."""
     if os.geteuid() != 0:
         pytest.skip("only root can switch to an unprivileged user")
+    if hasattr(request.config, "workerinput"):
+        yield TEST_USER
+        return
     who = _User(TEST_USER)
     yield who.name
     who.undo()

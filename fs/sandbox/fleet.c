@@ -139,6 +139,11 @@ static int open_provider(struct section *s, const struct fleet_section *from,
         };
         int r = f->seams.open(s->kind, &pc, c, &s->provider);
 
+        if (r == 0 && s->defaults.given) {
+                /* Refused now rather than at each creation. */
+                r = settings_check(&s->defaults, s->provider, c);
+                return r < 0 ? call_wrap(c, r, "%s", source_of(from)) : 0;
+        }
         if (r == 0 || r == -ENOMEM)
                 return r;
         if (r == -EINVAL || r == -EPERM)

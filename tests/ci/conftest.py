@@ -3,17 +3,17 @@
 
 import pytest
 
-LINES = pytest.StashKey()
-
 
 @pytest.fixture
 def tell(request):
     """tell(line): show a line at the end of the whole run."""
-    return request.config.stash.setdefault(LINES, []).append
+    return lambda line: request.node.user_properties.append(("tell", line))
 
 
-def pytest_terminal_summary(terminalreporter, config):
-    lines = config.stash.get(LINES, [])
+def pytest_terminal_summary(terminalreporter):
+    reports = [report for each in terminalreporter.stats.values() for report in each
+               if getattr(report, "when", None) == "call"]
+    lines = [line for report in reports for key, line in report.user_properties if key == "tell"]
     if lines:
         terminalreporter.section("builds and nested runs")
         for line in lines:

@@ -22,7 +22,7 @@ IS_FULL = set(builds.wanted()) == set(builds.BUILDS)
 
 def nested(tell, what, argv, timeout, env):
     """Run pytest once more; its closing line is told, its output shown if it failed."""
-    argv = ["/usr/bin/python3", "-m", "pytest", "-q", "-p", "no:cacheprovider", *argv]
+    argv = ["/usr/bin/python3", "-m", "pytest", "-q", "-n", "3", "-p", "no:cacheprovider", *argv]
     code, said = builds.run(argv, timeout, env=dict(os.environ, PYTHONDONTWRITEBYTECODE="1", **env))
     closing = said.rstrip().rsplit("\n", 1)[-1].strip("= ")
     tell("%-14s %s" % (what, closing))

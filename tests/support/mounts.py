@@ -299,7 +299,7 @@ class Mount:
         self.env = env or {}
         self.program = program
         self.process = None
-        self.device = self._dead_device = None
+        self.device = None
         self.expected_end = False
         self.dirty_end = False
         self._scanned = 0
@@ -326,7 +326,6 @@ class Mount:
         environ = dict(os.environ, HOME=str(self.base / "home"),
                        XDG_CONFIG_HOME=str(self.base / "config"))
         environ.update(self.env)
-        self._dead_device = self._device()  # a predecessor's
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(self.argv(), env=environ, cwd="/", stdout=log,
                                             stderr=log, stdin=subprocess.DEVNULL,
@@ -348,7 +347,15 @@ class Mount:
             raise Failed("sbxfs ended with %s before it mounted:\n%s" % (self.process.returncode,
                                                                          self.log()))
         self.device = self._device()
-        return self.device not in (None, self._dead_device)
+        return self.device is not None and not self._is_dead()
+
+    def _is_dead(self):
+        """A predecessor that was killed, which the new one has not detached yet."""
+        try:
+            os.stat(self.path)
+        except OSError as error:
+            return error.errno == errno.ENOTCONN
+        return False
 
     def _device(self):
         found = [dev for dev, point, kind in mount_entries()
