@@ -94,6 +94,19 @@ void local_release(struct box *box)
 
 /* ---- create ------------------------------------------------------------------------------------------------------------ */
 
+struct half {
+        char name[sizeof(BOX_HALF) + 128];
+};
+
+/* Where a sandbox's directory is while it isn't whole. */
+static struct half half_of(const char *id)
+{
+        struct half half;
+
+        (void)snprintf(half.name, sizeof(half.name), BOX_HALF "%.127s", id);
+        return half;
+}
+
 static void remove_dir(const struct local *local, const char *id)
 {
         (void)file_remove_tree(local->dir, id); /* the failure to tell is the one before; list() still shows it */
@@ -110,23 +123,31 @@ static int make_workspace(const struct local *local, int dir, const struct plan 
         return 0;
 }
 
-/* The directory with its workspace and record. What is there already is not ours to touch. */
-static int make_dir(struct local *local, const struct spec *spec, const struct plan *plan, struct call *c)
+static int fill_dir(const struct local *local, const char *name, mode_t mode, const struct plan *plan)
 {
-        mode_t mode = local->uids ? 0711 : 0700;
+        _cleanup_(closep) int dir = box_open_dir(local, name);
         const struct holder_id none = {0};
-        int r;
+        int r = dir < 0 ? dir : fchmod(dir, mode) < 0 ? -errno : 0;
 
-        if (mkdirat(local->dir, spec->key, mode) < 0)
-                return call_fail_errno(c, -errno, "%s/%s", local->path, spec->key);
-        _cleanup_(closep) int dir = box_open_dir(local, spec->key);
-        r = dir < 0 ? dir : fchmod(dir, mode) < 0 ? -errno : 0;
         if (r == 0)
                 r = make_workspace(local, dir, plan);
-        if (r == 0)
-                r = plan_save(plan, &none, dir, RECORD_SYNC);
+        return r == 0 ? plan_save(plan, &none, dir, RECORD_SYNC) : r;
+}
+
+/*
+ * The directory with its workspace and record, there at one stroke: if we die half-way, it can be made again. What is there
+ * already is not ours to touch.
+ */
+static int make_dir(struct local *local, const struct spec *spec, const struct plan *plan, struct call *c)
+{
+        const struct half half = half_of(spec->key);
+        mode_t mode = local->uids ? 0711 : 0700;
+        int r = mkdirat(local->dir, half.name, mode) < 0 ? -errno : fill_dir(local, half.name, mode, plan);
+
+        if (r == 0 && renameat(local->dir, half.name, local->dir, spec->key) < 0)
+                r = errno == ENOTEMPTY ? -EEXIST : -errno;
         if (r < 0) {
-                remove_dir(local, spec->key);
+                remove_dir(local, half.name);
                 return call_fail_errno(c, r, "%s/%s", local->path, spec->key);
         }
         return 0;
@@ -286,14 +307,17 @@ int local_attach(struct provider *p, struct call *c, const char *id, const struc
 
 /* ---- destroy ----------------------------------------------------------------------------------------------------------- */
 
-/* The record last: until then the sandbox is found again. */
+/* Until the workspace has gone, the sandbox is found again; the rest goes at one stroke. */
 static int remove_files(struct local_box *b, struct call *c)
 {
         _cleanup_(closep) int dir = box_open_dir(b->local, b->base.id);
+        const struct half half = half_of(b->base.id);
         int r = dir == -ENOENT ? 0 : dir < 0 ? dir : file_remove_tree(dir, "workspace");
 
+        if (r == 0 && renameat(b->local->dir, b->base.id, b->local->dir, half.name) < 0 && errno != ENOENT)
+                r = -errno;
         if (r == 0)
-                r = file_remove_tree(b->local->dir, b->base.id);
+                r = file_remove_tree(b->local->dir, half.name);
         return r < 0 ? call_fail_errno(c, r, "remove %s/%s", b->local->path, b->base.id) : 0;
 }
 

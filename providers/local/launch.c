@@ -35,20 +35,21 @@
 #define EXIT_MS 500 /* from the close of its pipes, or its child's end, to bwrap's own */
 #define REAP_NS (2 * NS_PER_S)
 
-/* Descriptor numbers in the child. */
-enum { FD_LISTENER = 3, FD_HOLDER, FD_ARGS, FD_INFO, FD_PASSWD, FD_GROUP, FD_HOSTS, FD_HOSTNAME, FD_NSSWITCH, FD_COUNT };
+/*
+ * Descriptor numbers in the child. FD_READER is the other end of FD_INFO: with it bwrap can't die of SIGPIPE when we do, which
+ * would leave what shall be the holder waiting for it for ever. Whoever is left closes it.
+ */
+enum { FD_LISTENER = 3, FD_HOLDER, FD_ARGS, FD_INFO, FD_READER, FD_PASSWD, FD_GROUP, FD_HOSTS, FD_HOSTNAME, FD_NSSWITCH, FD_COUNT };
 
 /* Ours; closed when the child has its copies. */
 struct parts {
         int fd[FD_COUNT]; /* by number in the child; -1: none */
-        int info; /* our end of FD_INFO's pipe */
 };
 
 static void parts_done(struct parts *p)
 {
         for (unsigned i = 0; i < FD_COUNT; i++)
                 closep(&p->fd[i]);
-        closep(&p->info);
 }
 
 /* ---- what it inherits -------------------------------------------------------------------------------------------- */
@@ -318,7 +319,7 @@ static int launch_isolated(const struct local_box *b, struct parts *parts, struc
                 return r;
         if (pipe2(ends, O_CLOEXEC) < 0)
                 return call_fail_errno(c, -errno, "pipe");
-        parts->info = ends[0];
+        parts->fd[FD_READER] = ends[0];
         parts->fd[FD_INFO] = ends[1];
         r = open_etc(&b->plan, parts);
         if (r == 0)
@@ -329,7 +330,7 @@ static int launch_isolated(const struct local_box *b, struct parts *parts, struc
                 return call_fail_errno(c, r, "start %s", path);
         closep(&parts->fd[FD_INFO]);
         parts->fd[FD_INFO] = -1;
-        return read_pid(parts->info, l, c, &l->holder.pid);
+        return read_pid(parts->fd[FD_READER], l, c, &l->holder.pid);
 }
 
 static int launch_bare(const struct local_box *b, struct parts *parts, struct call *c, struct launched *l)
@@ -352,7 +353,7 @@ static int identify(struct launched *l, struct call *c)
 
 int launch(struct local_box *b, int dir, struct call *c, struct launched *ret)
 {
-        _cleanup_(parts_done) struct parts parts = {.info = -1};
+        _cleanup_(parts_done) struct parts parts;
         _cleanup_(launched_done) struct launched l = {.pidfd = -1, .monitor = -1, .errors = -1};
         int r;
 

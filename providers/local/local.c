@@ -15,6 +15,7 @@
 #include "providers/local/uids.h"
 #include "transport/base/call.h"
 #include "transport/base/cleanup.h"
+#include "transport/base/file.h"
 #include "transport/base/process.h"
 
 static const char *const config_keys[] = {"uid-range", NULL};
@@ -120,11 +121,27 @@ static int claim_each(const struct local *local, const char *id, void *arg)
         return r;
 }
 
+/* What a former run of ours died over; nobody else works here now. */
+static void remove_halves(const struct local *local)
+{
+        int fd = openat(local->dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        _cleanup_(closedirp) DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+        const struct dirent *entry;
+
+        if (!dir)
+                closep(&fd);
+        while (dir && (entry = readdir(dir))) {
+                if (strncmp(entry->d_name, BOX_HALF, strlen(BOX_HALF)) == 0)
+                        (void)file_remove_tree(local->dir, entry->d_name); /* tried again at the next start */
+        }
+}
+
 static int open_parts(struct local *local, const struct provider_config *config, struct call *c)
 {
         const char *range = config_get(config, "uid-range");
         int r = 0;
 
+        remove_halves(local);
         if (geteuid() == 0) {
                 r = uids_new(range ? range : UIDS_DEFAULT, c, &local->uids);
                 if (r == -EINVAL && config->source)

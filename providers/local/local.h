@@ -7,6 +7,7 @@
  *        box                 record: settings, uid, the holder (plan.h)
  *        workspace/          0700, owned by the sandbox's uid
  *        holder.sock         where the holder listens
+ *      STATE/.half-<id>/     the same, not yet complete, or no longer: removed by whoever opens the provider next
  *
  * Its parts: local.c (the table, the instance), box.c (a sandbox and its directory), life.c (its holder's life), launch.c and bwrap.c (starting the holder), conn.c
  * (frames to and from it), exec.c (commands), plan.c, uids.c, cgroup.c, hub.c (the thread that waits for all of them).
@@ -182,6 +183,7 @@ int local_state(struct box *b, struct call *c, struct box_status *ret);
 int local_root(struct box *b, struct call *c, struct box_root *ret);
 bool local_is_quiet(const struct box *b);
 int box_open_dir(const struct local *local, const char *id); /* a descriptor or -errno */
+#define BOX_HALF ".half-"
 bool box_has_limits(const struct plan *p);
 
 /* ---- exec.c ---- */

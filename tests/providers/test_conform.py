@@ -228,6 +228,21 @@ def test_death_during_creation_is_seen_at_once(d):
         assert time.monotonic() - start < 2, "%s, depth %d" % (box, depth)
 
 
+def test_death_of_the_program_during_creation_leaves_nothing(d):
+    boxes = ["k%d" % n for n in range(40)]
+    d.made.update(boxes)
+    for n, box in enumerate(boxes):
+        d.ask("create", box=box)
+        time.sleep(0.0002 * n)
+        d.kill()
+        d.start()
+    for box in d.do("list")["boxes"]:
+        d.attach(box)
+        d.destroy(box)
+    # A holder that was not written down yet ends by itself when nobody has come for 20 s.
+    wait_for(lambda: not [pid for pid, argv in command_lines() if d.mark in argv[-1]], 40, every=0.2)
+
+
 @pytest.mark.parametrize("script,words", [
     ("echo bwrap: no such luck >&2; exit 1", "bwrap: no such luck"),
     ("kill -9 $$", "ended before it was ready (bwrap: signal 9)"),
