@@ -82,7 +82,12 @@ void op_init(struct op *op, uint64_t deadline_ns)
 
 static struct vol_op vol_op(struct op *op)
 {
-        return (struct vol_op){.call = &op->call, .umask = op->umask, .may_wait = op->may_wait};
+        return (struct vol_op){
+                .call = &op->call,
+                .umask = op->umask,
+                .tid = op->tid,
+                .may_wait = op->may_wait,
+        };
 }
 
 static uint64_t inner(uint64_t node)

@@ -20,7 +20,7 @@
  * "a/a/a/../../.." would climb three directories from fs/ itself. Hence such a pair is taken out
  * here, in the text, which is also what differs from a chroot: a link "a/../b" leads to b beside a,
  * also when `a` is a link. What the two trees don't agree on is a rename through the mount while it
- * is on its way: see direct_readlink.
+ * is on its way: see climbs.h.
  */
 #pragma once
 

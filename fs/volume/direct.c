@@ -263,6 +263,7 @@ static void direct_free(struct volume *v)
 {
         struct direct *d = direct_of(v);
 
+        climbs_done(&d->climbs);
         recent_done(&d->recent);
         nodes_done(&d->nodes);
         closep(&d->root);
@@ -355,6 +356,7 @@ int volume_direct_new(const struct box_root *root, const struct volume_config *c
         d->events = *events;
         memcpy(d->inside, root->inside, sizeof(d->inside));
         d->inside[sizeof(d->inside) - 1] = '\0';
+        climbs_init(&d->climbs);
         creds_init(&d->creds, root->uid, root->gid);
         /* Longer than any time-out by what isn't remembered anew, and by the way of a reply. */
         recent_init(&d->recent, d->config.attr_ttl_ns + (TOLD_AGAIN_MS + 50) * NS_PER_MS);

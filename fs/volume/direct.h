@@ -16,6 +16,7 @@
 #include <stdint.h>
 #include <sys/stat.h>
 
+#include "fs/volume/climbs.h"
 #include "fs/volume/creds.h"
 #include "fs/volume/nodes.h"
 #include "fs/volume/recent.h"
@@ -36,9 +37,8 @@ struct direct {
 
         struct nodes nodes; /* own lock */
         struct recent recent; /* own lock */
+        struct climbs climbs; /* own lock */
         atomic_bool is_gone;
-        atomic_uint_fast64_t
-                deepened_ns; /* the latest rename that put a directory or link deeper */
 };
 
 struct vol_file {

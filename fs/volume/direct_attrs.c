@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
@@ -20,14 +21,7 @@
 #include "transport/base/cleanup.h"
 #include "transport/base/clock.h"
 
-/*
- * The kernel moves its own directory entry only when our answer to a rename has reached the process
- * that asked. For that long a link in what was renamed is deeper for us than for the kernel, and as
- * many ".." as we would allow could lead out of fs/. Links with ".." wait for it.
- */
-#define MOVE_SETTLES_NS (50 * NS_PER_MS)
-#define MOVES_MAX                                                                                  \
-        20 /* that many in a row, each before the last has settled: the link can't be told */
+#define MOVES_MAX 20 /* in a row, each before the last has settled: the link can't be told */
 
 /* ---- getattr ---- */
 
@@ -202,42 +196,52 @@ static int read_link(struct direct *d, uint64_t node, char *text, size_t size, u
 }
 
 /*
- * Wait until the kernel has followed the latest rename. 1: it was some time ago; 0: waited, look
- * again; -EINPROGRESS: this thread may not wait.
+ * See that the kernel has carried out the latest rename to another depth (climbs.h). 0: it has now,
+ * look again; -EINPROGRESS: this thread may not wait for it.
  */
-static int settle(struct direct *d, const struct vol_op *op)
+static int settle(struct direct *d, const struct vol_op *op, uint64_t from, uint64_t move)
 {
-        uint64_t settled_ns = atomic_load(&d->deepened_ns);
-        uint64_t now_ns = clock_mono_ns();
-        struct timespec left;
-
-        if (settled_ns != 0)
-                settled_ns += MOVE_SETTLES_NS;
-        if (now_ns >= settled_ns)
-                return 1;
         if (!op->may_wait)
                 return -EINPROGRESS;
-        left = clock_timespec(settled_ns - now_ns);
-        (void)nanosleep(&left, NULL); /* cut short: the caller looks again */
+        /* Takes the directory's lock in the kernel, which the rename holds; there is no such name. */
+        d->events.inval_entry(d->events.ctx, from, "/");
+        climbs_settled(&d->climbs, move);
         return 0;
 }
 
-/* One try; 0 when it has to be made again. */
+/* One try: a length or 1; 0 when it has to be made again. */
 static int try_readlink(struct direct *d, const struct vol_op *op, uint64_t node, char *target,
                         size_t size)
 {
         char text[PATH_MAX];
         unsigned depth = 0, ups = 0;
+        uint64_t from, move;
+        int r;
+
+        climbs_begin(&d->climbs, op->tid, clock_mono_ns());
+        r = read_link(d, node, text, sizeof(text), &depth);
+        if (r == 0)
+                r = anchor_target(text, depth, d->inside, target, size, &ups);
+        if (r >= 0 && ups > 0 && !climbs_unsettled(&d->climbs, &from, &move))
+                return 1;
+        climbs_end(&d->climbs, op->tid); /* a rename may wait for it */
+        if (r >= 0 && ups > 0)
+                r = settle(d, op, from, move);
+        return r;
+}
+
+static int readlink_raw(struct direct *d, uint64_t node, char *target, size_t size)
+{
+        char text[PATH_MAX];
+        unsigned depth;
         int r = read_link(d, node, text, sizeof(text), &depth);
 
         if (r < 0)
                 return r;
-        if (d->config.has_raw_symlinks) {
-                r = snprintf(target, size, "%s", text);
-                return r < 0 || (size_t)r >= size ? -ENAMETOOLONG : 1;
-        }
-        r = anchor_target(text, depth, d->inside, target, size, &ups);
-        return r < 0 || ups == 0 ? r : settle(d, op);
+        if (strlen(text) >= size)
+                return -ENAMETOOLONG;
+        memcpy(target, text, strlen(text) + 1);
+        return 0;
 }
 
 int direct_readlink(struct volume *v, struct vol_op *op, uint64_t node, char *target, size_t size)
@@ -245,6 +249,8 @@ int direct_readlink(struct volume *v, struct vol_op *op, uint64_t node, char *ta
         struct direct *d = direct_of(v);
         int r = direct_check(d);
 
+        if (r == 0 && d->config.has_raw_symlinks)
+                return readlink_raw(d, node, target, size);
         for (int i = 0; r == 0 && i < MOVES_MAX; i++)
                 r = try_readlink(d, op, node, target, size);
         if (r == 0)

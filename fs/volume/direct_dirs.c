@@ -41,7 +41,7 @@ int direct_opendir(struct volume *v, struct vol_op *op, uint64_t node, struct vo
         struct stat st;
         int fd, r = direct_check(d);
 
-        (void)op; /* a local disk doesn't count as waiting */
+        climbs_end(&d->climbs, op->tid);
         if (r < 0)
                 return r;
         fd = direct_open_node(d, node, O_RDONLY | O_DIRECTORY | O_NONBLOCK, &st, &path);

@@ -150,7 +150,7 @@ int direct_open(struct volume *v, struct vol_op *op, uint64_t node, int flags,
         struct stat st;
         int fd, r = wants_change(flags) ? direct_check_change(d) : direct_check(d);
 
-        (void)op; /* a local disk doesn't count as waiting */
+        climbs_end(&d->climbs, op->tid);
         if (r < 0)
                 return r;
         fd = direct_open_node(d, node, safe_flags(flags), &st, &path);
@@ -246,6 +246,7 @@ int direct_create(struct volume *v, struct vol_op *op, uint64_t parent, const ch
         struct stat st;
         int fd, r = direct_check_change(d);
 
+        climbs_end(&d->climbs, op->tid);
         if (r == 0)
                 r = direct_check_name(name);
         if (r < 0)

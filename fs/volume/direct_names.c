@@ -9,11 +9,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "fs/volume/beneath.h"
 #include "transport/base/cleanup.h"
 #include "transport/base/clock.h"
+
+#define CLIMB_WAIT_NS (100 * NS_PER_MS) /* for those who were given a link's target to use it up */
+#define CLIMB_STEP_NS (1 * NS_PER_MS)
 
 /* Devices are no part of a sandbox's files: nobody inside can make one. */
 static bool is_hidden(mode_t mode)
@@ -57,7 +61,7 @@ int direct_lookup(struct volume *v, struct vol_op *op, uint64_t parent, const ch
         struct node_path path;
         int r = direct_check(d);
 
-        (void)op; /* a local disk doesn't count as waiting */
+        climbs_end(&d->climbs, op->tid);
         if (r == 0)
                 r = direct_check_name(name);
         if (r < 0)
@@ -288,52 +292,106 @@ int direct_rmdir(struct volume *v, struct vol_op *op, uint64_t parent, const cha
         return remove_name(v, parent, name, AT_REMOVEDIR);
 }
 
-/* Regular files say nothing about where they are. */
-static bool has_place(mode_t kind)
+/* What a rename is about, with its two directories opened. */
+struct renaming {
+        uint64_t parent, new_parent;
+        const char *name, *new_name;
+        unsigned flags;
+        struct direct_parent from, to;
+};
+
+/*
+ * What may be a directory or a link for the kernel. Regular files say nothing about where they are;
+ * but where a directory was until a moment ago, the kernel may still see it.
+ */
+static bool has_place(struct direct *d, uint64_t parent, const char *name)
 {
-        return kind != 0 && !S_ISREG(kind);
+        mode_t kind = nodes_kind(&d->nodes, parent, name);
+
+        return !S_ISREG(kind) || nodes_was_directory(&d->nodes, parent, name);
+}
+
+/* Before a rename to a lower depth: 0, or -EXDEV, and mv then copies. */
+static int wait_for_climbs(struct direct *d, const struct vol_op *op, uint64_t since_ns)
+{
+        const struct timespec step = {.tv_nsec = CLIMB_STEP_NS};
+        uint64_t now_ns = since_ns;
+
+        while (!climbs_are_over(&d->climbs, op->tid, since_ns, now_ns)) {
+                if (now_ns >= since_ns + CLIMB_WAIT_NS)
+                        return -EXDEV;
+                if (!op->may_wait)
+                        return -EINPROGRESS;
+                (void)nanosleep(&step, NULL); /* cut short: looked at earlier */
+                now_ns = clock_mono_ns();
+        }
+        return 0;
+}
+
+/* Before a rename to another depth. */
+static int prepare(struct direct *d, const struct vol_op *op, const struct renaming *x)
+{
+        bool is_swap = (x->flags & RENAME_EXCHANGE) != 0;
+        bool is_up = x->to.depth < x->from.depth;
+
+        if (x->to.depth == x->from.depth || d->config.has_raw_symlinks)
+                return 0;
+        if (!has_place(d, x->parent, x->name) &&
+            (!is_swap || !has_place(d, x->new_parent, x->new_name)))
+                return 0;
+        climbs_move(&d->climbs, x->parent);
+        return is_up || is_swap ? wait_for_climbs(d, op, clock_mono_ns()) : 0;
 }
 
 /*
- * The table follows what was renamed on disk; a place that got deeper is noted before (see
- * direct_readlink).
+ * The table follows what was renamed on disk. A link at another depth gets another number: who
+ * found it where it was must not be answered for where it is.
  */
-static void rename_nodes(struct direct *d, uint64_t parent, const char *name, uint64_t new_parent,
-                         const char *new_name, unsigned flags, bool is_deeper)
+static void rename_nodes(struct direct *d, const struct renaming *x)
 {
-        bool is_swap = (flags & RENAME_EXCHANGE) != 0;
+        bool is_swap = (x->flags & RENAME_EXCHANGE) != 0;
 
-        if ((is_deeper && has_place(nodes_kind(&d->nodes, parent, name))) ||
-            (is_swap && has_place(nodes_kind(&d->nodes, new_parent, new_name))))
-                atomic_store(&d->deepened_ns, clock_mono_ns());
+        if (x->to.depth != x->from.depth) {
+                if (S_ISLNK(nodes_kind(&d->nodes, x->parent, x->name)))
+                        nodes_remove(&d->nodes, x->parent, x->name);
+                if (is_swap && S_ISLNK(nodes_kind(&d->nodes, x->new_parent, x->new_name)))
+                        nodes_remove(&d->nodes, x->new_parent, x->new_name);
+        }
         if (is_swap)
-                nodes_exchange(&d->nodes, parent, name, new_parent, new_name);
+                nodes_exchange(&d->nodes, x->parent, x->name, x->new_parent, x->new_name);
         else
-                nodes_move(&d->nodes, parent, name, new_parent, new_name);
+                nodes_move(&d->nodes, x->parent, x->name, x->new_parent, x->new_name);
 }
 
-static int rename_between(struct direct *d, uint64_t parent, const char *name, uint64_t new_parent,
-                          const char *new_name, unsigned flags)
+static int rename_opened(struct direct *d, const struct vol_op *op, const struct renaming *x)
 {
-        struct direct_parent from = {.fd = -1}, to = from;
-        int r = direct_open_parent(d, parent, &from);
+        int r = prepare(d, op, x);
 
         if (r < 0)
                 return r;
-        if (parent == new_parent) {
-                to = from;
-                to.is_borrowed = true;
+        if (renameat2(x->from.fd, x->name, x->to.fd, x->new_name, x->flags) < 0)
+                return -errno;
+        rename_nodes(d, x);
+        return 0;
+}
+
+static int rename_between(struct direct *d, const struct vol_op *op, struct renaming *x)
+{
+        int r = direct_open_parent(d, x->parent, &x->from);
+
+        if (r < 0)
+                return r;
+        if (x->parent == x->new_parent) {
+                x->to = x->from;
+                x->to.is_borrowed = true;
         } else {
-                r = direct_open_parent(d, new_parent, &to);
+                r = direct_open_parent(d, x->new_parent, &x->to);
         }
         if (r == 0) {
-                r = renameat2(from.fd, name, to.fd, new_name, flags) < 0 ? -errno : 0;
-                if (r == 0)
-                        rename_nodes(d, parent, name, new_parent, new_name, flags,
-                                     to.depth > from.depth);
-                direct_parent_done(&to);
+                r = rename_opened(d, op, x);
+                direct_parent_done(&x->to);
         }
-        direct_parent_done(&from);
+        direct_parent_done(&x->from);
         return r;
 }
 
@@ -341,9 +399,18 @@ int direct_rename(struct volume *v, struct vol_op *op, uint64_t parent, const ch
                   uint64_t new_parent, const char *new_name, unsigned flags)
 {
         struct direct *d = direct_of(v);
+        struct renaming x = {
+                .parent = parent,
+                .new_parent = new_parent,
+                .name = name,
+                .new_name = new_name,
+                .flags = flags,
+                .from = {.fd = -1},
+                .to = {.fd = -1},
+        };
         int r = direct_check_change(d);
 
-        (void)op; /* as in lookup */
+        climbs_end(&d->climbs, op->tid);
         if (r == 0)
                 r = direct_check_name(name);
         if (r == 0)
@@ -352,5 +419,5 @@ int direct_rename(struct volume *v, struct vol_op *op, uint64_t parent, const ch
                 return r;
         if (flags != 0 && flags != RENAME_NOREPLACE && flags != RENAME_EXCHANGE)
                 return -EINVAL;
-        return rename_between(d, parent, name, new_parent, new_name, flags);
+        return rename_between(d, op, &x);
 }

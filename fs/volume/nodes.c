@@ -37,6 +37,7 @@ struct node {
         uint16_t kind; /* S_IFMT bits */
         uint16_t room; /* bytes at `name` */
         bool is_linked; /* in t->linked */
+        bool was_directory; /* at that name a directory was known that wasn't removed by us */
         char name[];
 };
 
@@ -420,6 +421,7 @@ static int meet_locked(struct nodes *t, uint32_t parent, const char *name, const
 {
         bool may_share = S_ISREG(st->st_mode) && st->st_nlink > 1;
         uint32_t at = find(t, parent, name);
+        bool was_directory = false;
         int r = 0;
 
         if (at != 0) {
@@ -429,12 +431,15 @@ static int meet_locked(struct nodes *t, uint32_t parent, const char *name, const
                         *ret = node;
                         goto found;
                 }
+                was_directory =
+                        S_ISDIR(t->slots[node].node->kind) || t->slots[node].node->was_directory;
                 drop_name(t, at);
         }
         *ret = may_share ? find_linked(t, st->st_ino) : 0;
         r = *ret != 0 ? add_name(t, *ret, parent, name) : add_node(t, parent, name, st, ret);
         if (r < 0)
                 return r;
+        t->slots[*ret].node->was_directory |= was_directory;
 found:
         if (may_share)
                 note_linked(t, *ret);
@@ -879,6 +884,22 @@ mode_t nodes_kind(struct nodes *t, uint64_t parent, const char *name)
         }
         mutex_unlock(&t->lock);
         return kind;
+}
+
+bool nodes_was_directory(struct nodes *t, uint64_t parent, const char *name)
+{
+        bool is_so = false;
+
+        mutex_lock(&t->lock);
+        if (get_node(t, parent)) {
+                uint32_t at = find(t, (uint32_t)parent, name);
+
+                if (at != 0 && t->slots[at].node->target != 0)
+                        at = t->slots[at].node->target;
+                is_so = at != 0 && t->slots[at].node->was_directory;
+        }
+        mutex_unlock(&t->lock);
+        return is_so;
 }
 
 size_t nodes_count(struct nodes *t)

@@ -166,5 +166,7 @@ int nodes_depth(struct nodes *t, uint64_t number, unsigned *ret) EXCLUDES(t->loc
 bool nodes_has_path(struct nodes *t, uint64_t number) EXCLUDES(t->lock);
 /* S_IFMT bits of what is known at (parent, name), 0 when nothing is. */
 mode_t nodes_kind(struct nodes *t, uint64_t parent, const char *name) EXCLUDES(t->lock);
+/* Whether the node known at (parent, name) took the place of a directory that nobody removed. */
+bool nodes_was_directory(struct nodes *t, uint64_t parent, const char *name) EXCLUDES(t->lock);
 /* How many nodes there are, for tests and logs. */
 size_t nodes_count(struct nodes *t) EXCLUDES(t->lock);

@@ -40,6 +40,7 @@ struct vol_dir; /* an open directory */
 struct vol_op {
         struct call *call; /* deadline, cancel, sentence */
         mode_t umask; /* of the caller */
+        pid_t tid; /* the thread that asks; 0: one of another pid namespace */
         bool may_wait;
 };
 

@@ -285,6 +285,72 @@ def test_fifo_planted_inside_blocks_nobody(new_box):
     assert time.monotonic() - started < LONGEST
 
 
+def keep_following(path, end, idle):
+    """Whoever follows the link must never reach what is outside."""
+    if idle:
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    while time.monotonic() < end:
+        try:
+            os.stat(path)
+        except OSError:
+            continue
+        raise AssertionError("%s leads out of fs/" % path)
+
+
+def keep_moving(here, there, end, idle):
+    if idle:
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    moves = 0
+    while time.monotonic() < end:
+        for old, new in ((here, there), (there, here)):
+            try:
+                os.rename(old, new)
+                moves += 1
+            except OSError as error:  # EXDEV: somebody may still be on the way up
+                assert error.errno in (errno.EXDEV, errno.ENOENT), error
+            time.sleep(0.001)
+    assert moves > 1
+
+
+def keep_busy(end):
+    while time.monotonic() < end:
+        pass
+
+
+@pytest.mark.mount_only
+@pytest.mark.slow
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("starved", ["mover", "followers"])
+@pytest.mark.parametrize("what", ["link", "directory"])
+def test_links_moved_through_the_mount_lead_nobody_out(new_box, what, starved):
+    """Host tools move a link, or its directory, to other depths while others follow it.
+
+    The kernel counts `..` from where it believes the link to be, however long it takes to carry out
+    a rename, or to walk where a link led: here one side gets next to no processor time.
+    """
+    box = new_box()
+    os.makedirs(box.fs / "a/b/c")
+    canary = box.mount.base / ("canary-" + box.name)
+    canary.write_bytes(SECRET)
+    here, there = box.fs / "d", box.fs / "a/b/c/d"
+    if what == "link":  # from fs/ three up is the directory above the mount
+        os.symlink("../../../" + canary.name, here)
+        paths = [here, there]
+    else:
+        here.mkdir()
+        os.symlink("../../../../" + canary.name, here / "l")
+        paths = [here / "l", there / "l"]
+    end = time.monotonic() + 6
+    idle = starved == "followers"
+    work = [lambda p=p: keep_following(p, end, idle) for p in paths * 2]
+    work += [lambda: keep_moving(here, there, end, not idle)]
+    work += [lambda: keep_busy(end)] * 4
+    try:
+        in_processes(work, 40)
+    finally:
+        canary.unlink()
+
+
 @pytest.mark.mount_only
 def test_link_checked_at_one_depth_is_not_used_at_another(new_box):
     """mv inside takes a directory with a checked link up: the text has to be anchored anew."""

@@ -267,7 +267,7 @@ static void *use(void *arg)
         struct user u = {.b = arg};
 
         call_init(&u.call, NEVER_NS);
-        u.op = (struct vol_op){.call = &u.call, .umask = 022, .may_wait = true};
+        u.op = (struct vol_op){.call = &u.call, .umask = 022, .tid = gettid(), .may_wait = true};
         while (!atomic_load(&u.b->is_over) && atomic_load(&check_failures) < 20) {
                 uint64_t start_ns = clock_mono_ns();
 

@@ -81,7 +81,7 @@ static inline bool fixture_open(struct fixture *f, const struct volume_config *c
         f->fd = open(f->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         root.fd = dup(f->fd);
         call_init(&f->call, NEVER_NS);
-        f->op = (struct vol_op){.call = &f->call, .umask = 022, .may_wait = true};
+        f->op = (struct vol_op){.call = &f->call, .umask = 022, .tid = getpid(), .may_wait = true};
         if (!CHECK_EQ(volume_direct_new(&root, config, &events, &f->v), 0))
                 return false;
         f->ops = f->v->ops;
