@@ -67,6 +67,5 @@ bool config_is_same(const struct config *a, const struct config *b);
 /* The instance's section, or NULL. */
 const struct config_section *config_find(const struct config *c, const char *instance);
 
-/* What fleet_open takes: an array of c->count that borrows from `c`, to free. NULL: out of
- * memory. */
+/* What fleet_open takes: an array of c->count that borrows from `c`, to free. NULL: no memory. */
 struct fleet_section *config_fleet_sections(const struct config *c);

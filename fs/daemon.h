@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The process as the system sees it: in the background once the mount answers, and ended by
- * signals.
+ * The process as the system sees it: in the background once the mount answers, ended by signals.
  *
  * Order: daemon_start before any thread and library; daemon_watch_signals before any other thread,
- *        since
- * these inherit what it blocks; daemon_ready once.
+ *        since these inherit what it blocks; daemon_ready once.
  */
 #pragma once
 
@@ -25,8 +23,8 @@ struct daemon {
 int daemon_start(struct daemon *d);
 
 /*
- * The mount answers: let the parent go and give back the user's terminal. Does nothing in the
- * foreground.
+ * The mount answers: let the parent go and give back the user's terminal.
+ * Does nothing in the foreground.
  */
 void daemon_ready(struct daemon *d);
 

@@ -62,8 +62,7 @@ int options_parse(struct options *o, int argc, char *const *argv, struct call *c
  * Paths, the user's defaults, and the configuration file.
  *
  * Errors: -EINVAL, -ENOTDIR and others with one sentence: the mount point is no directory, the
- * state directory is inside of it, the
- *         configuration is wrong.
+ *         state directory is inside of it, the configuration is wrong.
  */
 int options_complete(struct options *o, struct call *c);
 

@@ -6,8 +6,7 @@
  *      line   = blank | "#"... | JSON object | verb option* text?
  *      option = key "=" word;  words are quoted as in sh ('...', "...", \x; no expansion)
  *
- * Sources: DESIGN.md sections 3 and 4 decide; the tests in tests/unit/control/grammar.c show each
- *          rule.
+ * Sources: DESIGN.md sections 3 and 4 decide; tests/unit/control/grammar.c shows each rule.
  */
 #pragma once
 

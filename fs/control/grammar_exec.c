@@ -125,8 +125,8 @@ static bool is_dashes(const struct line *l)
 }
 
 /*
- * Whether a `--` ends the options here: only key=value before it. Broken quotes are somebody else's
- * text.
+ * Whether a `--` ends the options here: only key=value before it.
+ * Broken quotes are somebody else's text.
  */
 static bool has_dashes(const struct line *l, struct buf *word)
 {

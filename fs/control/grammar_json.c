@@ -7,8 +7,9 @@
  *      exec, execv   text | argv, name cwd user timeout unsent env.K, env {}, stdin: a string is
  *                    all of it, true is stdin=open
  *      create        name, settings as on a line, env {} label {} mount {}
- *      adopt         provider id name        kill    signal exec        eof     exec
- *      timeout       timeout                 label   label {one}        protect on        discard path
+ *      adopt         provider id name        kill    signal exec        eof       exec
+ *      timeout       timeout                 label   label {one}        protect   on
+ *      discard       path
  */
 
 #include "fs/control/grammar_parts.h"

@@ -35,8 +35,8 @@ void snapshots_free(struct snapshots *t);
 
 /*
  * What a stat of `node` by `tgid` sees: the bytes that an earlier one froze, which then hold for
- * 250 ms from now. A reference; NULL: there are none, or they are 250 ms old and this is no part of a
- * look that began before (open(2) asks for the attributes once more); freeze what there is now.
+ * 250 ms from now. A reference; NULL: there are none, or they are 250 ms old and this is no part of
+ * a look that began before (open(2) asks for the attributes once more); freeze what there is now.
  */
 struct snapshot *snapshots_stat(struct snapshots *t, uint64_t node, pid_t tgid);
 

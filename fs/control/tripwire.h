@@ -18,7 +18,7 @@ void tripwire_free(struct tripwire *w);
 void tripwire_trip(struct tripwire *w, pid_t tid);
 
 /*
- * Whether `tid` belongs to a process that did so in the last minute. Costs nothing while nobody
- * did.
+ * Whether `tid` belongs to a process that did so in the last minute.
+ * Costs nothing while nobody did.
  */
 bool tripwire_holds(struct tripwire *w, pid_t tid);

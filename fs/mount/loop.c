@@ -3,8 +3,7 @@
  * Who leads is one number, `turn`: odd while the leader is inside an operation, even while it reads
  * or waits. Only the leader makes it odd; the end of an operation and the deputy's take-over both
  * are a compare-and-exchange of the odd value, so one of the two fails: either the leader goes on,
- * or the deputy is the leader now. An operation that lasts longer than two looks of the deputy
- * loses.
+ * or the deputy is the leader now. An operation that lasts longer than two of its looks loses.
  */
 
 #include "fs/mount/loop.h"

@@ -17,8 +17,7 @@
  * Nobody wakes up in an idle mount. What was parked and is to be run again is run by the leader
  * too, between requests.
  *
- * Threads: loop_kick and loop_end may be called from any; loop_start, loop_join and loop_free from
- * one.
+ * Threads: loop_kick and loop_end from any; loop_start, loop_join and loop_free from one.
  */
 #pragma once
 

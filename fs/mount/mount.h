@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the parts of fs/mount/ share: one mount, from session_new to session_free. Private to this
- * directory.
+ * What the parts of fs/mount/ share, and they alone: one mount, from session_new to session_free.
  *
  *      loop      reads requests from /dev/fuse and serves them, one short function of ops.c each
  *      park      requests that wait: for a key, a time, or a worker

@@ -16,8 +16,7 @@ struct mount_entry {
 };
 
 /**
- * Find, in the text of /proc/self/mountinfo, what is mounted on `path`; the last one, which is on
- * top.
+ * Find, in the text of /proc/self/mountinfo, what is mounted on `path`: the last one, on top.
  *
  * 1 found and it is an sbxfs; 0 nothing, or something else.
  */

@@ -315,8 +315,7 @@ static void submit(struct park *p, uint64_t id)
                 finish(p, x, r == -ESHUTDOWN ? -ENOTCONN : r);
 }
 
-/* Put it where it waits. 0: it is not this thread's any more; else why it has to be answered at
- * once. */
+/* Put it where it waits. 0: it is not this thread's any more; else why it must be answered now. */
 static int settle_locked(struct park *p, struct parked *x, uint64_t seen) REQUIRES(p->lock)
 {
         const struct op *op = &x->r->op;

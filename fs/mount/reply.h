@@ -29,8 +29,10 @@ int reply_count(struct request *r, ssize_t code); /* of a write */
 int reply_offset(struct request *r, int64_t code);
 int reply_statfs(struct request *r, int code, const struct statvfs *st);
 
-/* Make the handle known and reply; whatever fails gives it back to the tree. `e` is NULL but for
- * create. */
+/*
+ * Make the handle known and reply; whatever fails gives it back to the tree.
+ * `e` is NULL but for create.
+ */
 int reply_opened(struct mount *m, struct request *r, int code, const struct tree_entry *e,
                  uint64_t node, const struct tree_opened *opened);
 int reply_opendir(struct mount *m, struct request *r, int code, struct handle *handle);

@@ -28,20 +28,14 @@ enum on_unmount { ON_UNMOUNT_KEEP, ON_UNMOUNT_PAUSE, ON_UNMOUNT_DESTROY };
 struct fleet_section {
         const char *instance; /* section name */
         const char *kind; /* registry key */
-        /*
-         * everything else of the section: settings that are defaults, and the provider's own
-         * keys
-         */
+        /* everything else of the section: settings that are defaults, and the provider's keys */
         const struct pair *pairs;
         size_t pair_count;
         unsigned allow; /* enum allow, from the section */
         const char *source; /* "FILE:LINE", NULL: built in */
 };
 
-/*
- * What tests replace: where providers come from, and how long things take. NULL and 0: the real
- * ones.
- */
+/* What tests replace: where providers come from, how long things take. NULL and 0: the real. */
 struct fleet_seams {
         const struct provider_ops *(*find)(const char *kind);
         int (*open)(const char *kind, const struct provider_config *config, struct call *c,
@@ -67,10 +61,7 @@ struct fleet_config {
         const char *helper_dir;
         /* written into the lock file, so that a second mount can name the first */
         const char *mountpoint;
-        /*
-         * mount options that are a provider's own (uid-range), for every section that knows the
-         * key
-         */
+        /* mount options of a provider's own (uid-range), for every section that knows the key */
         const struct pair *provider_options;
         size_t provider_option_count;
         const struct fleet_seams *seams; /* NULL: the real ones */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * How sandboxes come into the fleet and leave it: create, adopt, rename, remove. All of it is local
- * work.
+ * How sandboxes come into the fleet and leave it: create, adopt, rename, remove.
+ * All of it is local work.
  */
 
 #include <assert.h>

@@ -64,8 +64,8 @@ struct section {
 
 struct news {
         struct mutex lock;
-        struct list sandboxes GUARDED_BY(lock), tasks
-                GUARDED_BY(lock); /* each entry holds a reference */
+        struct list sandboxes GUARDED_BY(lock); /* each entry holds a reference */
+        struct list tasks GUARDED_BY(lock); /* likewise */
         bool fleet GUARDED_BY(lock);
         bool is_posted GUARDED_BY(lock);
 };
@@ -98,8 +98,8 @@ struct fleet {
         uint64_t last_serial GUARDED_BY(lock), saved_serial GUARDED_BY(lock);
 
         struct mutex tick_lock; /* a leaf */
-        uint64_t tick_ns GUARDED_BY(tick_lock), tick_id
-                GUARDED_BY(tick_lock); /* NOTHING_DUE: none is set */
+        uint64_t tick_ns GUARDED_BY(tick_lock); /* NOTHING_DUE: none is set */
+        uint64_t tick_id GUARDED_BY(tick_lock);
 };
 
 void fleet_span_defaults(struct fleet_seams *s);
@@ -194,8 +194,8 @@ struct sandbox {
         char base_name[NAME_SIZE] GUARDED_BY(lock); /* before it was destroyed */
         bool is_named GUARDED_BY(lock);
         struct spec spec GUARDED_BY(lock); /* providers get copies */
-        bool had_env
-                GUARDED_BY(lock); /* the creation named variables, whose values are not on disk */
+        /* the creation named variables, whose values are not on disk */
+        bool had_env GUARDED_BY(lock);
         struct box *box GUARDED_BY(lock); /* set once, released with the sandbox */
         char box_id[128] GUARDED_BY(lock); /* raw, as recorded */
         enum box_state state GUARDED_BY(lock);
@@ -209,12 +209,12 @@ struct sandbox {
         char last_error[1100] GUARDED_BY(lock);
         uint64_t error_real_ns GUARDED_BY(lock);
         bool is_protected GUARDED_BY(lock), is_foreign GUARDED_BY(lock);
-        bool is_idle_down
-                GUARDED_BY(lock); /* the idle time-out paused or stopped it: exec brings it back */
+        /* the idle time-out paused or stopped it: exec brings it back */
+        bool is_idle_down GUARDED_BY(lock);
         bool was_create_tried GUARDED_BY(lock); /* something may exist, even without a box */
         bool is_recorded GUARDED_BY(lock); /* the record was written once */
-        bool is_destroying
-                GUARDED_BY(lock); /* a destruction was accepted, even if it failed so far */
+        /* a destruction was accepted, even if it failed so far */
+        bool is_destroying GUARDED_BY(lock);
         bool is_begun GUARDED_BY(lock); /* by this run */
         bool is_dead GUARDED_BY(lock); /* proven gone and released */
 
@@ -224,8 +224,8 @@ struct sandbox {
         struct job *retry_job GUARDED_BY(lock); /* a destruction that waits for its next try */
         struct cond exec_idle; /* a task's exec_users became 0 */
         unsigned job_count GUARDED_BY(lock); /* without execs */
-        enum job_kind current
-                GUARDED_BY(lock); /* what runs, or was handed to a worker; JOB_NONE: nothing */
+        /* what runs, or was handed to a worker; JOB_NONE: nothing */
+        enum job_kind current GUARDED_BY(lock);
         struct call *call GUARDED_BY(lock); /* of the running job, for cancelling */
         uint64_t job_generation GUARDED_BY(
                 lock); /* rises when a job begins and ends: a poll between two of them is void */
@@ -244,8 +244,8 @@ struct sandbox {
         /* What is due; NOTHING_DUE: nothing. CLOCK_MONOTONIC. */
         uint64_t idle_due_ns GUARDED_BY(lock);
         uint64_t retry_due_ns GUARDED_BY(lock); /* of a destruction */
-        uint64_t attach_due_ns
-                GUARDED_BY(lock); /* of tasks, or of the box, that could not be re-attached */
+        /* of tasks, or of the box, that could not be re-attached */
+        uint64_t attach_due_ns GUARDED_BY(lock);
         uint64_t sync_due_ns GUARDED_BY(lock); /* records of ended tasks become durable */
         uint64_t lost_due_ns GUARDED_BY(lock); /* it is down: what still runs then is lost */
         unsigned retries GUARDED_BY(lock), attach_retries GUARDED_BY(lock),

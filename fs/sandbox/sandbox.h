@@ -137,10 +137,7 @@ struct task *sandbox_find_task(struct sandbox *sb, const char *dir_name);
 struct task *sandbox_task_by_number(struct sandbox *sb, uint64_t number); /* likewise */
 /* mkdir exec/NAME: -EEXIST, -EINVAL name, -EAGAIN too many, -EBUSY wrong state. */
 int sandbox_new_task(struct sandbox *sb, const char *name, struct call *c, struct task **ret);
-/*
- * rmdir exec/NAME: -EBUSY unless new or ended; -ENOENT. Its files are gone; open handles still
- * read.
- */
+/* rmdir exec/NAME: -EBUSY unless new or ended; -ENOENT. Its files go, open handles read on. */
 int sandbox_remove_task(struct sandbox *sb, const char *dir_name, struct call *c);
 /* Numbers of all tasks in order of creation: fills up to `count`, returns how many there are. */
 size_t sandbox_list_tasks(struct sandbox *sb, uint64_t *numbers, size_t count);

@@ -53,7 +53,7 @@ void pairs_remove(struct pair *pairs, size_t *count, const char *key);
 void pairs_free(struct pair *pairs, size_t count);
 
 /*
- * "allow" words: isolation net mount runtime ssh, separated by ':' or ','. -EINVAL names the bad
- * one.
+ * "allow" words: isolation net mount runtime ssh, separated by ':' or ','.
+ * -EINVAL names the bad one.
  */
 int allow_parse(const char *words, unsigned *ret, struct call *c);

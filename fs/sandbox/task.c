@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A task: references, what its files show, kill. How it runs is in task_run.c, its stdin in
- * task_stdin.c.
+ * A task: references, what its files show, kill. It runs in task_run.c, its stdin in task_stdin.c.
  */
 
 #include "fs/sandbox/task.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One command of a sandbox: what stands behind exec/<n>/. (The provider's side of it is `struct
- * exec`.)
+ * One command of a sandbox: what stands behind exec/<n>/.
+ * (The provider's side of it is `struct exec`.)
  *
  *      new ----cmd written----> queued ----started----> running ----end----> ended
  *       (mkdir exec/NAME)         '--------- refused, lost, error ------------^
@@ -10,8 +10,8 @@
  * came). Bytes once shown never change; sizes only grow. At cap - 1 MiB a file stops growing; at
  * the end a marker and the last 1 MiB are appended.
  *
- * Threads: all functions may be called from any thread; reads take no lock during I/O. A task is
- *          reference-counted.
+ * Threads: all functions may be called from any thread; reads take no lock during I/O.
+ *          A task is reference-counted.
  */
 #pragma once
 
@@ -79,8 +79,8 @@ ssize_t task_read(struct task *t, enum task_file file, void *data, size_t size, 
 int task_print_cmd(struct task *t, struct buf *to); /* the text of `cmd`; "" while new */
 
 /*
- * A task of mkdir exec/NAME gets its command: queued. -EBUSY when it has one; as sandbox_exec
- * otherwise.
+ * A task of mkdir exec/NAME gets its command: queued. -EBUSY when it has one;
+ * as sandbox_exec otherwise.
  */
 int task_start(struct task *t, const struct task_options *options, struct call *c);
 

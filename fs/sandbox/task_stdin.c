@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Stdin: what is written is spooled on local disk at once, and sent on by one worker at a time as
- *        far as the provider takes it
- * (EXEC_STDIN_WINDOW beyond what the command has read). A command that closed its stdin swallows
- * the rest.
+ * far as the provider takes it (EXEC_STDIN_WINDOW beyond what the command has read). A command that
+ * closed its stdin swallows the rest.
  */
 
 #include <errno.h>

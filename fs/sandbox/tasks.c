@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The tasks of a sandbox: one table in order of their numbers, which are given once. A command is
- * accepted when its files are written; a worker starts it when those before it in the queue are
- * done.
+ * accepted when its files are written; a worker starts it when those queued before it are done.
  */
 
 #include <assert.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Directories of virtual files: what they list is settled when they are opened; offsets count
- * entries.
+ * Directories of virtual files: what they list is settled when they are opened.
+ * Offsets count entries.
  */
 #include "fs/tree/parts.h"
 

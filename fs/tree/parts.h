@@ -54,9 +54,7 @@ struct tree {
         struct list handles GUARDED_BY(lock); /* open virtual files, newest first */
         uint32_t spans[SPANS_MAX] GUARDED_BY(lock); /* seconds */
         unsigned span_count GUARDED_BY(lock);
-        /*
-                          * task's node -> bits of its rows that were unlinked, as a pointer's value
-                          */
+        /* task's node -> bits of its rows that were unlinked, as a pointer's value */
         struct imap *removed GUARDED_BY(lock);
         struct imap *writers GUARDED_BY(lock); /* nodes of cmd files that are open for writing */
         struct imap *slots GUARDED_BY(lock); /* serial -> struct slot */
@@ -109,8 +107,8 @@ void spot_done(struct spot *s);
 struct task *spot_output_task(struct tree *t, const struct spot *s, pid_t tgid, bool freeze);
 
 /*
- * Attributes. With op, for its thread group: sizes are those that it will read (and freeze, when
- * wanted).
+ * Attributes. With op, for its thread group: sizes are those that it will read
+ * (and freeze, when wanted).
  */
 int spot_attr(struct tree *t, struct op *op, struct spot *s, bool freeze, struct tree_entry *ret);
 
@@ -119,10 +117,7 @@ int spot_place(const struct spot *s, enum row_place *ret);
 
 /* ---- text.c ---- */
 
-/*
-                  * The text of KIND_TEXT and KIND_CTL files, and when it last changed. 0 or
-                  * -ENOMEM.
-                  */
+/* The text of KIND_TEXT and KIND_CTL files, and when it last changed. 0 or -ENOMEM. */
 int text_of(struct tree *t, const struct spot *s, struct buf *to, uint64_t *ret_mtime_ns);
 /* Rises when the text may have changed; 0: it never does. */
 uint64_t text_version(struct tree *t, const struct spot *s);
@@ -160,8 +155,7 @@ struct handle {
         struct task *task GUARDED_BY(lock); /* output, wait, follow, stdin: whose */
         uint64_t base GUARDED_BY(lock); /* output: file offset at which this task's output begins */
         bool at_end GUARDED_BY(lock); /* output: the reader was told the end of this task's */
-        bool is_all_read
-                GUARDED_BY(lock); /* output: it has all bytes of this task's, which ended */
+        bool is_all_read GUARDED_BY(lock); /* output: it has all of this task's, which ended */
         bool is_closed GUARDED_BY(lock); /* as far as we know: its RELEASE comes later */
         uint64_t seen GUARDED_BY(lock); /* follow: offset of the latest read's end */
         uint64_t deadline_ns GUARDED_BY(lock); /* wait.SECONDS, from the first read; 0 not begun */
@@ -185,8 +179,8 @@ void handle_free(struct handle *h);
 
 enum task_file output_file(const struct row *row);
 /*
- * Size of what `tgid` has open of this node: false when it has nothing open. `latest`: the exec that
- * a top-level output shows now, which a handle at the end of another goes on with; else NULL.
+ * Size of what `tgid` has open of this node: false when it has nothing open. `latest`: the exec
+ * that a top-level output shows now, which a handle at the end of another goes on with; else NULL.
  */
 bool handles_size(struct tree *t, uint64_t node, pid_t tgid, struct task *latest,
                   uint64_t *ret_size);
@@ -200,10 +194,7 @@ ssize_t handle_write(struct tree *t, struct op *op, struct handle *h, const void
                      uint64_t offset);
 int handle_flush(struct tree *t, struct op *op, struct handle *h);
 void handle_commit_rest(struct tree *t, struct handle *h);
-/*
-                  * A scratch file was renamed onto a control file. -EPERM when that can't be
-                  * written.
-                  */
+/* A scratch file was renamed onto a control file. -EPERM when that can't be written. */
 int commit_scratch(struct tree *t, struct spot *target, struct scratch *from);
 
 /* takes the spot over on success */

@@ -17,10 +17,7 @@
                 number_, place_, name_, kind_, S_IFREG | (mode_), false                            \
         }
 
-/*
- * In the order of readdir: ctl first, so that rm -rf meets it before anything that it could
- * destroy.
- */
+/* In the order of readdir: ctl first, so that rm -rf meets it before what it could destroy. */
 static const struct row rows[] = {
         DIR(ROW_ROOT, PLACE_ROOT, NULL, false),
         ROW(ROW_ROOT_CTL, PLACE_ROOT, "ctl", KIND_CTL, 0600),

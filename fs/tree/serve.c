@@ -75,8 +75,8 @@ static ssize_t read_text(struct tree *t, struct handle *h, void *data, size_t si
 /* ---- output ---- */
 
 /*
- * The top-level files follow the latest exec, but a reader first gets the end of the one that it
- * reads.
+ * The top-level files follow the latest exec, but a reader first gets the end of
+ * the one that it reads.
  */
 static struct task *task_to_read(struct handle *h, uint64_t offset, uint64_t *ret_base)
 {

@@ -124,8 +124,8 @@ static void flatten(struct out *o, const char *path)
 }
 
 /*
- * What is left of the flat path behind `inside`, "" when they are the same; NULL when it isn't
- * below.
+ * What is left of the flat path behind `inside`, "" when they are the same;
+ * NULL when it isn't below.
  */
 static const char *below(const char *flat, const char *inside)
 {

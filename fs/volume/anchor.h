@@ -2,8 +2,7 @@
 /*
  * Symbolic links never lead out: what readlink answers for the text that a link holds.
  *
- * The host's kernel resolves what is answered, starting in the link's directory. The answer is
- * always
+ * The host's kernel resolves what is answered, starting in the link's directory. It is always
  *
  *      "../" repeated `ups` times, ups <= depth, then names without any ".."
  *

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * JSON: what is taken can be walked, written and taken again; what is refused has its place in the
- * text.
+ * JSON: what is taken can be walked, written and taken again.
+ * What is refused has its place in the text.
  */
 
 #include <assert.h>

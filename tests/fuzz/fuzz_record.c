@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Records: what is taken has exactly the text that it came from. The input is tried as it is, and
- *          as
- * the lines between a first and a last line that are right, since no fuzzer guesses a checksum.
+ * as the lines between a first and a last line that are right, since no fuzzer guesses a checksum.
  */
 
 #include <assert.h>

@@ -8,7 +8,8 @@
  * exchange; moves directories up and down, so that a link checked at one depth is used at another;
  * swaps files for FIFOs, sockets and links; plants hard links. OUTSIDE are link targets that would
  * lead out, besides some common ones. Only links named s_c* and s_kind* lead to OUTSIDE alone, so
- * that a test may write through them without harm to the host if they do lead out. All names it makes begin with "s_", all its files with "inside". It runs until killed.
+ * that a test may write through them without harm to the host if they do lead out. All names it
+ * makes begin with "s_", all its files with "inside". It runs until killed.
  */
 #include <errno.h>
 #include <fcntl.h>

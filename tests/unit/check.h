@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What every unit test is made of: CHECKs that report and go on, and an exit status that counts
- * them.
+ * What every unit test is made of: CHECKs that report and go on, and an exit status that counts.
  *
  *      static void empty_text_is_refused(void)
  *      {
@@ -66,8 +65,8 @@ static inline bool check_strings(const char *a, const char *b, const char *text,
 }
 
 /*
- * Each is true when it held, so that a test can stop where going on makes no sense: if (!CHECK(p))
- * return;
+ * Each is true when it held, so that a test can stop where going on makes no sense:
+ * if (!CHECK(p)) return;
  */
 #define CHECK(condition) check_bool((condition), #condition, __FILE__, __LINE__)
 #define CHECK_EQ(is, expected)                                                                     \

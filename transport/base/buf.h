@@ -46,7 +46,7 @@ void buf_drop(struct buf *b, size_t size);
 const char *buf_str(const struct buf *b);
 
 /*
- * Pass the memory to the caller (to free); an empty buffer gives an allocated "". NULL when out of
- * memory.
+ * Pass the memory to the caller (to free); an empty buffer gives an allocated "".
+ * NULL when out of memory.
  */
 char *buf_steal(struct buf *b);

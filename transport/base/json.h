@@ -33,8 +33,8 @@ bool json_bool(const struct json *j, bool *ret); /* false: no boolean */
 bool json_integer(const struct json *j, int64_t *ret);
 
 /*
- * Children of an array or object: json_first(j), json_next(child). json_key is NULL for array
- * members.
+ * Children of an array or object: json_first(j), json_next(child).
+ * json_key is NULL for array members.
  */
 const struct json *json_first(const struct json *j);
 const struct json *json_next(const struct json *child);

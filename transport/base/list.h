@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Doubly linked list whose links live in the members. Guarded by whatever guards the owner of the
- * head.
+ * Doubly linked list whose links live in the members.
+ * Guarded by whatever guards the owner of the head.
  */
 #pragma once
 

@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * Mutex and condition. What pthread reports here is a mistake of ours, never of the world: it is
- * asserted.
- */
+/* Mutex and condition. What pthread reports here is our mistake, never the world's: asserted. */
 
 #include "transport/base/lock.h"
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Diagnostics: one line an event, to standard error or to syslog once the program is a daemon. No
- *              secret and no file
- * content at any level. Any thread may log; a line is escaped and written whole. errno is kept.
+ * secret and no file content at any level. Any thread may log; a line is escaped and written whole.
+ * errno is kept.
  */
 #pragma once
 
@@ -13,8 +13,8 @@ enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARNING, LOG_LEVEL_INFO, LOG_LEVEL_D
 
 /*
  * Fixed before the first thread starts. `topics`: comma-separated debug topics (fuse, local, exec,
- * ...), "all", or NULL: none, and all at LOG_LEVEL_DEBUG. A topic that is named is wanted at any
- * level.
+ * ...), "all", or NULL: none, and all at LOG_LEVEL_DEBUG.
+ * A topic that is named is wanted at any level.
  */
 void log_setup(enum log_level level, const char *topics, bool to_syslog);
 

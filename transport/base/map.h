@@ -27,8 +27,8 @@ void *imap_remove(struct imap *m, uint64_t key);
 size_t imap_count(const struct imap *m);
 
 /*
- * Walk all entries in no order: start with *cursor = 0; NULL at the end. No change of the map while
- * walking.
+ * Walk all entries in no order: start with *cursor = 0; NULL at the end.
+ * No change of the map while walking.
  */
 void *map_next(const struct map *m, size_t *cursor, const char **ret_key);
 void *imap_next(const struct imap *m, size_t *cursor, uint64_t *ret_key);

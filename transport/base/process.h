@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Processes: start a child with chosen descriptors, and look at others through /proc. What /proc
- *            says of a process that
- * may have ended in between is only used together with its start time.
+ * says of a process that may have ended in between is only used together with its start time.
  */
 #pragma once
 

@@ -265,10 +265,7 @@ static int parse_line(struct record *r, const char *line, size_t size)
         return unescape(blank + 1, value_size, value);
 }
 
-/*
- * Whether first and last line are ours and the sum is right; then *ret_body is what is between
- * them.
- */
+/* Whether first and last line are ours and the sum is right; *ret_body is what is between. */
 static bool find_body(const char *text, size_t size, const char **ret_body, size_t *ret_size)
 {
         const size_t first = sizeof(FIRST_LINE) - 1;

@@ -202,8 +202,8 @@ static int remove_entry(struct removal *m, int dir, const char *name, bool is_di
 }
 
 /*
- * Remove what one reading of the directory shows; takes `fd`. Negative when the directory can't be
- * emptied.
+ * Remove what one reading of the directory shows; takes `fd`.
+ * Negative when the directory can't be emptied.
  */
 static int empty_dir(struct removal *m, int fd, unsigned depth)
 {

@@ -110,10 +110,7 @@ RAW static int change_ids(const struct process_spec *spec)
         return 0;
 }
 
-/*
- * Handlers belong to the parent's code: they must not run here, so they go before signals are let
- * in.
- */
+/* Handlers are the parent's code and must not run here: they go before signals are let in. */
 RAW static int reset_signals(void)
 {
         static const uint64_t default_action[8]; /* the kernel's struct sigaction, all 0: SIG_DFL */

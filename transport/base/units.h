@@ -2,8 +2,7 @@
 /*
  * The one parser of quantities: processors ("2", "0.5", "500m"), sizes ("512M", "4G", "4GiB", "8g",
  * "1.5G"; K M G T are powers of 1024 in every spelling) and spans ("90s", "5m", "1h30m", "2d",
- * "0.5s"; a bare number is seconds). No sign, no blanks, no exponent; digits on both sides of a
- * point.
+ * "0.5s"; a bare number is seconds). No sign, blanks or exponent; digits on both sides of a point.
  */
 #pragma once
 
