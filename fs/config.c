@@ -297,8 +297,8 @@ static unsigned take_pair(struct config_section *s, const char *key, char *value
 
                 if (strcmp(s->pairs[i].key, key) != 0)
                         continue;
-                (void)snprintf(value, size, "%s",
-                               s->pairs[i].value); /* cut: then it is no word that we know */
+                /* cut: then it is no word that we know */
+                (void)snprintf(value, size, "%s", s->pairs[i].value);
                 pairs_remove(s->pairs, &s->pair_count, key);
                 memmove(&s->lines[i], &s->lines[i + 1], (s->pair_count - i) * sizeof(*s->lines));
                 return line;
@@ -398,7 +398,7 @@ int config_read(const char *path, struct config *ret, struct call *c)
 {
         _cleanup_(buf_wipe) struct buf text = BUF_INIT(FILE_MAX);
         struct config config = CONFIG_INIT;
-        struct stat st;
+        struct stat st = {0};
         int r = read_file(path, &text, &st, c);
 
         if (r == 0)

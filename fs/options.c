@@ -433,6 +433,7 @@ int options_parse(struct options *o, int argc, char *const *argv, struct call *c
 
         optind = 0; /* glibc: from the start, also the second time */
         opterr = 0;
+        /* NOLINTNEXTLINE(concurrency-mt-unsafe): before any thread */
         while ((letter = getopt_long(argc, argv, ":o:fdhV", longs, NULL)) != -1) {
                 switch (letter) {
                 case 'o':

@@ -152,7 +152,7 @@ static struct sandbox *new_sandbox(struct fleet *f, struct section *s, struct ca
 {
         char key[RANDOM_ID_SIZE];
         struct sandbox *sb;
-        uint64_t serial;
+        uint64_t serial = 0;
 
         *ret = random_id(key);
         if (*ret == 0)
@@ -314,25 +314,26 @@ int fleet_check_adopt(struct fleet *f, const char *provider, const char *id, con
         return 0;
 }
 
-void fleet_adopt(struct fleet *f, const char *provider, const char *id, const char *name,
-                 uint64_t seq)
+static int adopt(struct fleet *f, const char *provider, const char *id, const char *name,
+                 uint64_t seq, struct call *c)
 {
         char made[NAME_SIZE];
-        struct sandbox *sb = NULL;
-        struct job *j = NULL;
+        struct sandbox *sb;
         struct section *s;
-        struct call c;
-        int r;
+        struct job *j;
+        int r = fleet_check_adopt(f, provider, id, name, c);
 
-        call_init(&c, NEVER_NS);
-        r = fleet_check_adopt(f, provider, id, name, &c);
-        s = r == 0 ? choose(f, provider, &c, &r) : NULL;
-        if (s)
-                sb = new_sandbox(f, s, &c, &r);
-        if (sb)
-                j = job_new(JOB_ADOPT, f->results, seq);
-        if (sb && !j)
-                r = call_fail(&c, -ENOMEM, "out of memory");
+        if (r < 0)
+                return r;
+        s = choose(f, provider, c, &r);
+        if (!s)
+                return r;
+        sb = new_sandbox(f, s, c, &r);
+        if (!sb)
+                return r;
+        j = job_new(JOB_ADOPT, f->results, seq);
+        if (!j)
+                r = call_fail(c, -ENOMEM, "out of memory");
         if (r == 0) {
                 mutex_lock(&sb->lock);
                 (void)snprintf(sb->box_id, sizeof(sb->box_id), "%s", id);
@@ -341,15 +342,27 @@ void fleet_adopt(struct fleet *f, const char *provider, const char *id, const ch
                         name_of_id(id, made);
                         name = made;
                 }
-                r = insert(f, sb, name, &c);
+                r = insert(f, sb, name, c);
         }
         if (r < 0) {
-                results_end(f->results, seq, r, c.sentence);
                 job_free(j);
                 sandbox_unref(sb);
-                return;
+                return r;
         }
         begin(sb, j);
+        return 0;
+}
+
+void fleet_adopt(struct fleet *f, const char *provider, const char *id, const char *name,
+                 uint64_t seq)
+{
+        struct call c;
+        int r;
+
+        call_init(&c, NEVER_NS);
+        r = adopt(f, provider, id, name, seq, &c);
+        if (r < 0)
+                results_end(f->results, seq, r, c.sentence);
 }
 
 /* ---- remove and rename ---- */
@@ -407,8 +420,8 @@ int fleet_rename(struct fleet *f, const char *name, const char *new_name, struct
         if (r == 0 && strcmp(name, new_name) != 0) {
                 (void)sandbox_ref(sb);
                 fleet_remove_name_locked(f, sb);
-                r = fleet_add_name_locked(f, sb,
-                                          new_name); /* there is room: one was just taken out */
+                /* there is room: one was just taken out */
+                r = fleet_add_name_locked(f, sb, new_name);
                 assert(r == 0);
         } else {
                 sb = NULL;

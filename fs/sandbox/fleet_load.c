@@ -82,7 +82,7 @@ static void load_one(struct fleet *f, const char *key)
                 if (r == -EBADMSG)
                         put_aside(f, key);
                 else if (r == -ENOENT)
-                        r = file_remove_tree(f->state_dir, path);
+                        (void)file_remove_tree(f->state_dir, path); /* the next start tries again */
                 else
                         log_error("%s/%s: %s", f->state_path, path, errno_name(r));
                 return;

@@ -280,7 +280,7 @@ int fleet_print_status(struct fleet *f, struct buf *to)
                 r = print_providers(f, to);
         for (size_t i = 0; infos && i < count; i++)
                 free(infos[i]);
-        for (size_t i = 0; i < count; i++)
+        for (size_t i = 0; all && i < count; i++)
                 sandbox_unref(all[i]);
         free(infos);
         free(all);

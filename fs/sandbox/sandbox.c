@@ -336,7 +336,7 @@ static void save_soon(struct sandbox *sb)
 /* Whether the provider would have it so; without locks, on a copy. */
 static int check_timeout(struct sandbox *sb, uint64_t span_ns, struct call *c)
 {
-        struct spec copy;
+        struct spec copy = {0};
         int r;
 
         mutex_lock(&sb->lock);

@@ -141,7 +141,7 @@ static pid_t spawn_reader(const char *path)
         (void)alarm(0);
         (void)sigemptyset(&none);
         (void)sigaction(SIGALRM, &action, NULL);
-        (void)sigprocmask(SIG_SETMASK, &none, NULL);
+        (void)pthread_sigmask(SIG_SETMASK, &none, NULL);
         _exit(read_once(path, 0));
 }
 
