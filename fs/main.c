@@ -81,15 +81,15 @@ static int find_helpers(struct program *p, struct call *c)
         if (slash)
                 *slash = '\0';
         for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
-                (void)snprintf(path, sizeof(path), "%s/%s/sbxfs-holder", self,
-                               places[i]); /* it fits */
+                /* it fits */
+                (void)snprintf(path, sizeof(path), "%s/%s/sbxfs-holder", self, places[i]);
                 if (access(path, X_OK) == 0 &&
                     (size_t)snprintf(p->helper_dir, sizeof(p->helper_dir), "%s/%s", self,
                                      places[i]) < sizeof(p->helper_dir))
                         return 0;
         }
-        (void)snprintf(p->helper_dir, sizeof(p->helper_dir), "%s",
-                       SBXFS_HELPER_DIR); /* the build's own */
+        /* the build's own */
+        (void)snprintf(p->helper_dir, sizeof(p->helper_dir), "%s", SBXFS_HELPER_DIR);
         return 0;
 }
 

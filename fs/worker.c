@@ -90,8 +90,8 @@ static int spawn(struct workers *w, void *(*run)(void *), void *arg) REQUIRES(w-
         r = pthread_attr_init(&attr);
         if (r != 0)
                 return -r;
-        (void)pthread_attr_setstacksize(&attr,
-                                        STACK_SIZE); /* else the default's, which is larger */
+        /* else the default's, which is larger */
+        (void)pthread_attr_setstacksize(&attr, STACK_SIZE);
         (void)sigfillset(&all);
         (void)pthread_sigmask(SIG_SETMASK, &all, &old);
         r = pthread_create(&thread, &attr, run, arg);

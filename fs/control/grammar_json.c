@@ -304,8 +304,8 @@ static int member(struct context *x, const char *key, const struct json *value)
         case VERB_LABEL: return label_member(x, value);
         case VERB_PROTECT: return protect_member(x, key, value);
         default:
-                return set_string(&x->cmd->target, value, key,
-                                  x->c); /* discard; the others have no key */
+                /* discard; the others have no key */
+                return set_string(&x->cmd->target, value, key, x->c);
         }
 }
 

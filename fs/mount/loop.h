@@ -41,8 +41,8 @@ struct loop_ops {
         void (*serve_ready)(void *ctx, void *work);
         /* When take_ready is worth asking again, CLOCK_MONOTONIC; NEVER_NS. */
         uint64_t (*next_due_ns)(void *ctx);
-        void (*free_data)(void *ctx,
-                          void *data); /* of receive, at a thread's end; `data` may be NULL */
+        /* of receive, at a thread's end; `data` may be NULL */
+        void (*free_data)(void *ctx, void *data);
 };
 
 /* At most `thread_max` threads, at least 2. 0 or -errno. */

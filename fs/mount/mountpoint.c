@@ -268,8 +268,8 @@ void mountpoint_abort(const struct mount_entry *e)
         char path[64];
         int r;
 
-        (void)snprintf(path, sizeof(path), "/sys/fs/fuse/connections/%u/abort",
-                       e->minor); /* it fits */
+        /* it fits */
+        (void)snprintf(path, sizeof(path), "/sys/fs/fuse/connections/%u/abort", e->minor);
         r = write_text(path, "1");
         if (r < 0)
                 log_debug("fuse", "%s: %s, ignoring", path, errno_name(r));

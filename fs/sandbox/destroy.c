@@ -153,9 +153,8 @@ void sandbox_gone(struct sandbox *sb)
         mutex_lock(&sb->save_lock); /* a record that is being written would come back */
         r = file_remove_tree(sb->fleet->state_dir, sb->path);
         mutex_unlock(&sb->save_lock);
-        if (r < 0)
-                log_warning("%s: removing: %s, ignoring", sb->path,
-                            errno_name(r)); /* the next start does, it has no record */
+        if (r < 0) /* the next start does, it has no record */
+                log_warning("%s: removing: %s, ignoring", sb->path, errno_name(r));
         sandbox_tell_gone(sb);
         fleet_forget(sb->fleet, sb);
 }

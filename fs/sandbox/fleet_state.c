@@ -253,8 +253,7 @@ int fleet_state_open(struct fleet *f, const struct fleet_config *config, struct 
 void fleet_state_close(struct fleet *f, bool is_clean)
 {
         if (is_clean && f->state_dir >= 0 && f->lock_fd >= 0 && f->saved_serial > f->last_serial)
-                (void)write_serial(f, f->last_serial,
-                                   RECORD_SYNC); /* else a few numbers are passed over */
+                (void)write_serial(f, f->last_serial, RECORD_SYNC); /* else numbers are skipped */
         if (f->lock_fd >= 0)
                 (void)close(f->lock_fd); /* gives the lock up */
         if (f->state_dir >= 0)

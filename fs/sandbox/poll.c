@@ -513,8 +513,7 @@ void fleet_due(struct fleet *f, uint64_t due_ns)
                     0) {
                         f->tick_ns = due_ns;
                         if (was_set)
-                                (void)workers_cancel(f->workers,
-                                                     old_id); /* else it runs, for nothing */
+                                (void)workers_cancel(f->workers, old_id); /* else it runs idly */
                 }
         }
         mutex_unlock(&f->tick_lock);

@@ -110,22 +110,22 @@ bool fleet_state_is_wanted(struct fleet *f);
 int fleet_next_serial(struct fleet *f, uint64_t *ret);
 void fleet_load(struct fleet *f);
 
-int fleet_insert_locked(struct fleet *f, struct sandbox *sb)
-        REQUIRES(f->lock); /* takes over a reference on success */
+/* takes over a reference on success */
+int fleet_insert_locked(struct fleet *f, struct sandbox *sb) REQUIRES(f->lock);
 void fleet_remove_name_locked(struct fleet *f, struct sandbox *sb) REQUIRES(f->lock);
 int fleet_add_name_locked(struct fleet *f, struct sandbox *sb, const char *name) REQUIRES(f->lock);
-struct sandbox *fleet_find_locked(struct fleet *f, const char *name)
-        REQUIRES(f->lock); /* borrowed */
-int fleet_give_name(struct fleet *f, struct sandbox *sb,
-                    const char *base); /* base.1, base.2, ... */
+/* borrowed */
+struct sandbox *fleet_find_locked(struct fleet *f, const char *name) REQUIRES(f->lock);
+/* base.1, base.2, ... */
+int fleet_give_name(struct fleet *f, struct sandbox *sb, const char *base);
 void fleet_forget(struct fleet *f, struct sandbox *sb); /* it is no more */
 bool fleet_hide(struct fleet *f, struct sandbox *sb); /* its name is free; false: it had none */
 /* All sandboxes, each with a reference, in an array to free; NULL: none, or no memory. */
 struct sandbox **fleet_all(struct fleet *f, size_t *ret_count);
 struct section *fleet_section(struct fleet *f, const char *instance);
 int fleet_check_name(const char *name, struct call *c);
-void section_report(struct section *s, int code,
-                    const char *sentence); /* of a call that tells whether the service is there */
+/* of a call that tells whether the service is there */
+void section_report(struct section *s, int code, const char *sentence);
 void fleet_touch(struct fleet *f); /* the root's status changed */
 
 void news_init(struct news *n);
@@ -133,8 +133,8 @@ void news_done(struct fleet *f); /* drops what is left */
 void news_sandbox(struct sandbox *sb);
 void news_task(struct task *t);
 void news_fleet(struct fleet *f);
-void news_deliver(
-        struct fleet *f); /* now, on this thread: a worker's or a provider's, without locks */
+/* now, on this thread: a worker's or a provider's, without locks */
+void news_deliver(struct fleet *f);
 void news_post(struct fleet *f); /* soon, on a worker */
 
 void fleet_idle(
@@ -227,8 +227,8 @@ struct sandbox {
         /* what runs, or was handed to a worker; JOB_NONE: nothing */
         enum job_kind current GUARDED_BY(lock);
         struct call *call GUARDED_BY(lock); /* of the running job, for cancelling */
-        uint64_t job_generation GUARDED_BY(
-                lock); /* rises when a job begins and ends: a poll between two of them is void */
+        /* rises when a job begins and ends: a poll between two of them is void */
+        uint64_t job_generation GUARDED_BY(lock);
 
         struct task **tasks GUARDED_BY(lock); /* by number; each a reference of the table */
         size_t task_count GUARDED_BY(lock), task_room GUARDED_BY(lock);
@@ -257,8 +257,9 @@ struct sandbox {
         int shown_task GUARDED_BY(lock);
 };
 
+/* NULL: no memory */
 struct sandbox *sandbox_new(struct fleet *f, struct section *section, uint64_t serial,
-                            const char *key); /* NULL: no memory */
+                            const char *key);
 /* Something that status shows has changed. */
 void sandbox_change_locked(struct sandbox *sb) REQUIRES(sb->lock);
 void sandbox_set_state_locked(struct sandbox *sb, enum box_state state) REQUIRES(sb->lock);
@@ -272,8 +273,8 @@ int sandbox_save(struct sandbox *sb, bool sync); /* the record; nothing before i
 int sandbox_load(struct fleet *f, const char *key, struct sandbox **ret); /* -EBADMSG damaged */
 int sandbox_make_dirs(struct sandbox *sb);
 
-void sandbox_poll(struct sandbox *sb,
-                  uint64_t seq); /* poll.c: soon, on a worker; seq of its results, 0: none */
+/* poll.c: soon, on a worker; seq of its results, 0: none */
+void sandbox_poll(struct sandbox *sb, uint64_t seq);
 
 /* queue.c: one FIFO of jobs */
 struct job *job_new(enum job_kind kind, struct results *results, uint64_t seq);
@@ -378,19 +379,19 @@ struct task {
 };
 
 void task_init_sink(struct task *t);
-struct task *task_new(struct sandbox *sb, uint64_t number,
-                      const char *name); /* one reference, the table's */
+/* one reference, the table's */
+struct task *task_new(struct sandbox *sb, uint64_t number, const char *name);
 void task_free_table(struct task *t); /* gives the table's reference back */
 void task_get_locked(struct task *t, struct task_info *ret);
 void task_change_locked(struct task *t);
 
 /* tasks.c: the table */
-int tasks_insert_locked(struct sandbox *sb, struct task *t)
-        REQUIRES(sb->lock); /* takes over the table's reference; -EEXIST, -ENOMEM */
+/* takes over the table's reference; -EEXIST, -ENOMEM */
+int tasks_insert_locked(struct sandbox *sb, struct task *t) REQUIRES(sb->lock);
 
 /* request.c */
 int task_request_new(const struct task_options *o, struct task_request **ret); /* -ENOMEM */
-void task_request_free(struct task_request *r); /* wipes */
+void task_request_free(struct task_request *q); /* wipes */
 /* The text that `cmd` shows. */
 int task_request_print(const struct task_options *o, struct buf *to);
 
@@ -408,19 +409,19 @@ bool task_attach(struct task *t, struct call *c); /* after a restart; false: try
 void task_end_begun(
         struct task *t,
         const struct exec_end *end); /* soon, on a worker; the caller has set is_ending */
-void task_end_now(struct task *t,
-                  const struct exec_end *end); /* on this worker; unless it is ending already */
+/* on this worker; unless it is ending already */
+void task_end_now(struct task *t, const struct exec_end *end);
 void task_let_go(struct task *t); /* its exec is released, the command runs on */
 void sandbox_end_tasks(struct sandbox *sb, const struct exec_end *end); /* all of them, now */
 void sandbox_lose_tasks(struct sandbox *sb); /* all that run: it is down */
-void sandbox_retain(
-        struct sandbox *sb); /* removes what is beyond the 64 and the 1 GiB that are kept */
+/* removes what is beyond the 64 and the 1 GiB that are kept */
+void sandbox_retain(struct sandbox *sb);
 void sandbox_sync_tasks(struct sandbox *sb);
 struct exec *task_exec_get(struct task *t); /* NULL: there is none; else task_exec_put */
 void task_exec_put(struct task *t);
 void task_kill_now(struct task *t, int signal, uint64_t seq); /* on a worker */
 
 /* task_stdin.c */
-void task_stdin_pump(
-        struct task *t); /* send on what the provider takes now; on any thread without locks */
+/* send on what the provider takes now; on any thread without locks */
+void task_stdin_pump(struct task *t);
 int task_spool_stdin(struct task *t, const void *data, size_t size);

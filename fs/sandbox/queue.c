@@ -305,6 +305,5 @@ void sandbox_kick(struct sandbox *sb)
         mutex_unlock(&sb->lock);
         sandbox_unref(sb);
         if (r != -ESHUTDOWN)
-                fleet_due(sb->fleet,
-                          clock_after(NS_PER_S)); /* out of memory: the tick kicks again */
+                fleet_due(sb->fleet, clock_after(NS_PER_S)); /* no memory: the tick kicks again */
 }

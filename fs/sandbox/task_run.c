@@ -269,8 +269,8 @@ static void save_skew(struct task *t)
         for (unsigned i = 0; i < 2; i++)
                 t->skew[i] = t->output.skew[i];
         mutex_unlock(&t->sandbox->lock);
-        (void)task_save(t,
-                        false); /* else a restart takes the gap for output that is still to come */
+        /* else a restart takes the gap for output that is still to come */
+        (void)task_save(t, false);
 }
 
 static void on_output(struct exec_sink *to, enum exec_stream stream, uint64_t offset,

@@ -29,8 +29,8 @@ void creds_enter(const struct creds *c)
 {
         if (c->how != CREDS_FSUID)
                 return;
-        (void)setfsgid(
-                c->gid); /* first: afterwards we may no longer. Both were tried in creds_init */
+        /* first: afterwards we may no longer. Both were tried in creds_init */
+        (void)setfsgid(c->gid);
         (void)setfsuid(c->uid);
 }
 

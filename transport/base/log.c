@@ -35,8 +35,8 @@ void log_setup(enum log_level level, const char *topics, bool to_syslog)
         max_level = level;
         if (!topics && level == LOG_LEVEL_DEBUG)
                 topics = "all";
-        (void)snprintf(wanted_topics, sizeof(wanted_topics), ",%s,",
-                       topics ? topics : ""); /* a cut tail is not wanted */
+        /* a cut tail is not wanted */
+        (void)snprintf(wanted_topics, sizeof(wanted_topics), ",%s,", topics ? topics : "");
         use_syslog = to_syslog;
         if (to_syslog)
                 openlog(program_invocation_short_name, LOG_PID, LOG_DAEMON);

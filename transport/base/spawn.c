@@ -205,8 +205,8 @@ static int start(struct shared *s, pid_t *ret_pid, int *ret_pidfd)
         if (pid < 0)
                 return pid;
         if (s->child.error != 0) {
-                (void)process_reap(pidfd, UINT64_MAX,
-                                   &status); /* it is ending; its status says nothing more */
+                /* it is ending; its status says nothing more */
+                (void)process_reap(pidfd, UINT64_MAX, &status);
                 return -s->child.error;
         }
         *ret_pid = pid;
