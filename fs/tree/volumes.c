@@ -188,7 +188,9 @@ void slot_entry(struct tree *t, const struct slot *s, const struct vol_entry *fr
                 .entry_ttl_ns = from->ttl_ns,
                 .attr_ttl_ns = from->ttl_ns,
         };
-        ret->st.st_ino = INO_REAL | (from->st.st_ino & (INO_REAL - 1));
+        /* fs/ is there before its directory is, and has one number for the sandbox's life. */
+        ret->st.st_ino = from->node == VOLUME_ROOT ? ret->node
+                                                   : INO_REAL | (from->st.st_ino & (INO_REAL - 1));
         ret->st.st_uid = t->config.shown_uid;
         ret->st.st_gid = t->config.shown_gid;
         ret->st.st_mode &= ~t->config.shown_umask;
