@@ -436,6 +436,7 @@ static void on_write(fuse_req_t fuse, fuse_ino_t node, const char *data, size_t 
         r.a = (struct request_args){
                 .node = node, .file = file, .data = data, .size = size, .offset = offset};
         r.op.lock_owner = fi->lock_owner;
+        r.op.is_writeback = fi->writepage;
         serve(&r);
 }
 

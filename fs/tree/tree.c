@@ -87,6 +87,7 @@ static struct vol_op vol_op(struct op *op)
                 .umask = op->umask,
                 .tid = op->tid,
                 .may_wait = op->may_wait,
+                .is_writeback = op->is_writeback,
         };
 }
 

@@ -47,13 +47,11 @@ struct op {
         mode_t umask;
         bool may_wait; /* on a worker: may block until call.deadline_ns */
         uint64_t lock_owner; /* of a flush or write */
+        bool is_writeback; /* a write of the kernel's pages, not of a process */
         /* Set with -EINPROGRESS: */
         uint64_t wait_key;
         uint64_t retry_ns; /* CLOCK_MONOTONIC; NEVER_NS */
-        /*
-         * every signal of the caller ends the wait (wait, follow), not only those that end the
-         * caller
-         */
+        /* wait, follow: any signal of the caller ends the wait, not only one that ends it itself */
         bool any_signal;
 };
 

@@ -13,6 +13,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -95,6 +96,39 @@ int direct_open_node(struct direct *d, uint64_t number, int flags, struct stat *
         return r;
 }
 
+/* Takes over `kept`. */
+static int open_kept(int kept, int flags, struct stat *ret_st)
+{
+        char path[64];
+        int fd, r;
+
+        if (fstat(kept, ret_st) < 0 || !S_ISREG(ret_st->st_mode) || (flags & O_PATH) != 0)
+                return kept;
+        (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", kept); /* fits any number */
+        fd = open(path, flags | O_CLOEXEC);
+        r = fd < 0 ? -errno : fd;
+        (void)close(kept); /* O_PATH */
+        if (fd >= 0 && fstat(fd, ret_st) < 0) {
+                r = -errno;
+                (void)close(fd); /* nothing was done with it */
+        }
+        return r;
+}
+
+int direct_open_file(struct direct *d, const struct vol_op *op, uint64_t number, int flags,
+                     struct stat *ret_st, struct node_path *path)
+{
+        _cleanup_(closep) int kept = again_take(&d->again, op->tid, number);
+        int r = direct_open_node(d, number, flags, ret_st, path);
+
+        if (r != -ESTALE)
+                return r;
+        if (kept >= 0)
+                return open_kept(STEAL_FD(kept), flags, ret_st);
+        again_note(&d->again, op->tid);
+        return r;
+}
+
 int direct_open_parent(struct direct *d, uint64_t number, struct direct_parent *ret)
 {
         struct node_path path;
@@ -140,7 +174,7 @@ uint64_t direct_ttl_of_node(struct direct *d, uint64_t number, const struct stat
         uint64_t now_ns;
 
         /* Its other names may be nodes of their own, each with a cache of the kernel. */
-        if (d->config.attr_ttl_ns == 0 || (S_ISREG(st->st_mode) && st->st_nlink > 1))
+        if (d->config.attr_ttl_ns == 0 || (!S_ISDIR(st->st_mode) && st->st_nlink > 1))
                 return 0;
         now_ns = clock_mono_ns();
         if (nodes_hand_out(&d->nodes, number, ms_of(now_ns), TOLD_AGAIN_MS))
@@ -263,6 +297,7 @@ static void direct_free(struct volume *v)
 {
         struct direct *d = direct_of(v);
 
+        again_done(&d->again);
         climbs_done(&d->climbs);
         recent_done(&d->recent);
         nodes_done(&d->nodes);
@@ -357,6 +392,7 @@ int volume_direct_new(const struct box_root *root, const struct volume_config *c
         memcpy(d->inside, root->inside, sizeof(d->inside));
         d->inside[sizeof(d->inside) - 1] = '\0';
         climbs_init(&d->climbs);
+        again_init(&d->again);
         creds_init(&d->creds, root->uid, root->gid);
         /* Longer than any time-out by what isn't remembered anew, and by the way of a reply. */
         recent_init(&d->recent, d->config.attr_ttl_ns + (TOLD_AGAIN_MS + 50) * NS_PER_MS);

@@ -16,6 +16,7 @@
 #include <stdint.h>
 #include <sys/stat.h>
 
+#include "fs/volume/again.h"
 #include "fs/volume/climbs.h"
 #include "fs/volume/creds.h"
 #include "fs/volume/nodes.h"
@@ -38,12 +39,15 @@ struct direct {
         struct nodes nodes; /* own lock */
         struct recent recent; /* own lock */
         struct climbs climbs; /* own lock */
+        struct again again; /* own lock */
         atomic_bool is_gone;
 };
 
 struct vol_file {
         struct node_open open; /* first: a handle is found by its node */
-        int fd;
+        bool is_dir; /* the head of a vol_dir */
+        int fd; /* never O_APPEND: pages are written through it, and pwrite would append them */
+        bool is_append;
 };
 
 static inline struct direct *direct_of(struct volume *v)
@@ -59,8 +63,8 @@ struct direct_parent {
 };
 
 /*
- * -ENODEV when the sandbox is gone, -EROFS where nothing may be changed, or what is wrong with the
- * name.
+ * -ENODEV when the sandbox is gone, -EROFS where nothing may be changed,
+ * or what is wrong with the name.
  */
 int direct_check(struct direct *d);
 int direct_check_change(struct direct *d);
@@ -72,15 +76,28 @@ int direct_check_name(const char *name);
  */
 int direct_open_node(struct direct *d, uint64_t number, int flags, struct stat *ret_st,
                      struct node_path *path);
+/*
+ * The same for a file that may be replaced all the time (again.h). -ESTALE is what the kernel
+ * repeats the walk for.
+ */
+int direct_open_file(struct direct *d, const struct vol_op *op, uint64_t number, int flags,
+                     struct stat *ret_st, struct node_path *path);
 int direct_open_parent(struct direct *d, uint64_t number, struct direct_parent *ret);
 void direct_parent_done(struct direct_parent *p);
 
 /* An open handle of the node, or NULL; direct_file_put gives it back. */
 struct vol_file *direct_file_of(struct direct *d, uint64_t number);
+/*
+ * The same for a directory. It may have left its path, which is what the number stands for: for
+ * those that were removed.
+ */
+struct vol_file *direct_dir_of(struct direct *d, uint64_t number);
+/* When the last reference of a directory's handle went. */
+void direct_dir_free(struct vol_file *f);
 void direct_file_put(struct direct *d, struct vol_file *f);
 
-/* Take over `fd`, opened on the node `number`. On failure it is closed. */
-int direct_file_new(struct direct *d, uint64_t number, int fd, struct vol_file **ret);
+/* Take over `fd`, opened on the node `number` by open(2)'s flags. On failure it is closed. */
+int direct_file_new(struct direct *d, uint64_t number, int fd, int flags, struct vol_file **ret);
 /* Whether the kernel's pages are still right for a file that was opened with these attributes. */
 bool direct_keeps_cache(struct direct *d, uint64_t number, const struct stat *st, uint64_t epoch);
 

@@ -31,17 +31,41 @@ static void fill_attrs(struct direct *d, uint64_t node, const struct stat *st, u
         direct_fill(d, &(struct node_id){.number = node}, st, epoch, ret);
 }
 
+/* A directory that was removed, but is open. */
+static int stat_removed(struct direct *d, uint64_t node, struct stat *st)
+{
+        struct vol_file *f = direct_dir_of(d, node);
+        int r;
+
+        if (!f)
+                return -ESTALE;
+        r = fstat(f->fd, st) < 0 ? -errno : 0;
+        direct_file_put(d, f);
+        return r;
+}
+
+static int stat_by_path(struct direct *d, const struct vol_op *op, uint64_t node, struct stat *st)
+{
+        struct node_path path;
+        _cleanup_(closep) int fd = direct_open_file(d, op, node, O_PATH, st, &path);
+
+        if (fd == -ENOENT || fd == -ESTALE)
+                return stat_removed(d, node, st) == 0 ? 0 : fd;
+        if (fd < 0)
+                return fd;
+        direct_fix_link_size(d, fd, "", path.depth - 1, st);
+        return 0;
+}
+
 int direct_getattr(struct volume *v, struct vol_op *op, uint64_t node, struct vol_file *file,
                    struct vol_entry *ret)
 {
         struct direct *d = direct_of(v);
         uint64_t epoch = volume_epoch(v);
         struct vol_file *held = NULL;
-        struct node_path path;
         struct stat st;
         int r = direct_check(d);
 
-        (void)op; /* a local disk doesn't count as waiting */
         if (r < 0)
                 return file ? -ESTALE : r;
         if (!file)
@@ -49,11 +73,7 @@ int direct_getattr(struct volume *v, struct vol_op *op, uint64_t node, struct vo
         if (file) {
                 r = fstat(file->fd, &st) < 0 ? -errno : 0;
         } else {
-                _cleanup_(closep) int fd = direct_open_node(d, node, O_PATH, &st, &path);
-
-                r = fd < 0 ? fd : 0;
-                if (r == 0)
-                        direct_fix_link_size(d, fd, "", path.depth - 1, &st);
+                r = stat_by_path(d, op, node, &st);
         }
         if (held)
                 direct_file_put(d, held);
@@ -112,15 +132,15 @@ static int set_on(const struct target *t, unsigned what, const struct stat *to)
         return r;
 }
 
-static int set_by_path(struct direct *d, uint64_t node, unsigned what, const struct stat *to,
-                       struct stat *ret_st)
+static int set_by_path(struct direct *d, const struct vol_op *op, uint64_t node, unsigned what,
+                       const struct stat *to, struct stat *ret_st)
 {
         struct target t = {.is_path = (what & VOL_SET_SIZE) == 0};
         int flags = t.is_path ? O_PATH : O_WRONLY | O_NONBLOCK | O_NOCTTY;
         struct node_path path;
         int r;
 
-        t.fd = direct_open_node(d, node, flags, ret_st, &path);
+        t.fd = direct_open_file(d, op, node, flags, ret_st, &path);
         if (t.fd < 0)
                 return t.fd;
         if (!t.is_path && !S_ISREG(ret_st->st_mode))
@@ -157,7 +177,6 @@ int direct_setattr(struct volume *v, struct vol_op *op, uint64_t node, struct vo
         struct stat st;
         int r = direct_check_change(d);
 
-        (void)op; /* as in getattr */
         if (r < 0)
                 return file && r == -ENODEV ? -ESTALE : r;
         /* Some other handle may be read-only, which truncate can't use. */
@@ -166,7 +185,7 @@ int direct_setattr(struct volume *v, struct vol_op *op, uint64_t node, struct vo
         if (file)
                 r = set_by_handle(file, what, to, &st);
         else
-                r = set_by_path(d, node, what, to, &st);
+                r = set_by_path(d, op, node, what, to, &st);
         if (held)
                 direct_file_put(d, held);
         if (r == 0)
@@ -203,7 +222,7 @@ static int settle(struct direct *d, const struct vol_op *op, uint64_t from, uint
 {
         if (!op->may_wait)
                 return -EINPROGRESS;
-        /* Takes the directory's lock in the kernel, which the rename holds; there is no such name. */
+        /* Takes the directory's lock in the kernel, which the rename holds; no such name exists. */
         d->events.inval_entry(d->events.ctx, from, "/");
         climbs_settled(&d->climbs, move);
         return 0;
@@ -265,7 +284,7 @@ int direct_statfs(struct volume *v, struct vol_op *op, struct statvfs *ret)
         struct direct *d = direct_of(v);
         int r = direct_check(d);
 
-        (void)op; /* as in getattr */
+        (void)op; /* a local disk doesn't count as waiting */
         if (r < 0)
                 return r;
         return fstatvfs(d->root, ret) < 0 ? -errno : 0;

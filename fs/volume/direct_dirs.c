@@ -20,8 +20,7 @@
 
 struct vol_dir {
         /* fixed after opendir */
-        int fd;
-        uint64_t node;
+        struct vol_file head; /* first: found by its node like a file's */
 
         struct mutex lock;
         struct cond idle;
@@ -53,8 +52,7 @@ int direct_opendir(struct volume *v, struct vol_op *op, uint64_t node, struct vo
                 (void)close(fd); /* only opened */
                 return r;
         }
-        dir->fd = fd;
-        dir->node = node;
+        dir->head = (struct vol_file){.is_dir = true, .fd = fd};
         dir->at = 0;
         dir->used = dir->filled = 0;
         mutex_init(&dir->lock);
@@ -62,14 +60,20 @@ int direct_opendir(struct volume *v, struct vol_op *op, uint64_t node, struct vo
         mutex_lock(&dir->lock);
         dir->is_busy = false;
         mutex_unlock(&dir->lock);
+        nodes_open(&d->nodes, node, &dir->head.open);
         *ret = dir;
         return 0;
 }
 
 void direct_releasedir(struct volume *v, struct vol_dir *dir)
 {
-        (void)v;
-        (void)close(dir->fd); /* only read */
+        direct_file_put(direct_of(v), &dir->head);
+}
+
+void direct_dir_free(struct vol_file *f)
+{
+        struct vol_dir *dir = (struct vol_dir *)(void *)f; /* its head */
+
         cond_done(&dir->idle);
         mutex_done(&dir->lock);
         free(dir);
@@ -82,10 +86,10 @@ int direct_fsyncdir(struct volume *v, struct vol_op *op, struct vol_dir *dir, bo
         (void)op; /* as in opendir */
         if (direct_check(direct_of(v)) < 0)
                 return -ESTALE;
-        if (dir->node == VOLUME_ROOT)
-                r = syncfs(dir->fd); /* of fs/ itself: everything */
+        if (dir->head.open.node == VOLUME_ROOT)
+                r = syncfs(dir->head.fd); /* of fs/ itself: everything */
         else
-                r = data_only ? fdatasync(dir->fd) : fsync(dir->fd);
+                r = data_only ? fdatasync(dir->head.fd) : fsync(dir->head.fd);
         return r < 0 ? -errno : 0;
 }
 
@@ -119,16 +123,16 @@ static bool find_attrs(struct reading *g, const struct dirent64 *e, struct stat 
         unsigned depth;
 
         *ret_vanished = false;
-        if (fstatat(g->dir->fd, e->d_name, st, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) < 0) {
+        if (fstatat(g->dir->head.fd, e->d_name, st, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) < 0) {
                 *ret_vanished = errno == ENOENT;
                 return false;
         }
         if (st->st_dev != g->d->dev)
                 return false; /* something is mounted there: lookup says what it is */
         if (S_ISLNK(st->st_mode)) {
-                if (nodes_depth(&g->d->nodes, g->dir->node, &depth) < 0)
+                if (nodes_depth(&g->d->nodes, g->dir->head.open.node, &depth) < 0)
                         return false;
-                direct_fix_link_size(g->d, g->dir->fd, e->d_name, depth, st);
+                direct_fix_link_size(g->d, g->dir->head.fd, e->d_name, depth, st);
         }
         return true;
 }
@@ -141,7 +145,7 @@ static void add_with_attrs(struct reading *g, const struct dirent64 *e)
         bool has_vanished;
 
         if (!find_attrs(g, e, &st, &has_vanished) ||
-            nodes_meet(&g->d->nodes, g->dir->node, e->d_name, &st, &id) < 0) {
+            nodes_meet(&g->d->nodes, g->dir->head.open.node, e->d_name, &st, &id) < 0) {
                 if (!has_vanished)
                         add_name_only(g, e);
                 return;
@@ -165,7 +169,7 @@ static void add_entry(struct reading *g, const struct dirent64 *e)
 /* Bytes in the buffer, 0 at the end, -errno. */
 static ssize_t fill(struct vol_dir *dir)
 {
-        ssize_t n = getdents64(dir->fd, dir->entries, sizeof(dir->entries));
+        ssize_t n = getdents64(dir->head.fd, dir->entries, sizeof(dir->entries));
 
         if (n < 0)
                 return errno == ENOENT ? 0
@@ -180,7 +184,7 @@ static int go_to(struct vol_dir *dir, uint64_t offset)
         /* The start is read anew: that is what rewinddir asks for. */
         if (offset == dir->at && offset != 0)
                 return 0;
-        if (lseek(dir->fd, (off_t)offset, SEEK_SET) < 0)
+        if (lseek(dir->head.fd, (off_t)offset, SEEK_SET) < 0)
                 return -errno;
         dir->at = offset;
         dir->used = dir->filled = 0;

@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "fs/volume/beneath.h"
@@ -20,9 +21,26 @@
 
 /* ---- handles ---- */
 
+static struct vol_file *open_of(struct direct *d, uint64_t number, bool is_dir)
+{
+        struct node_open *o = nodes_any_open(&d->nodes, number);
+        struct vol_file *f = (struct vol_file *)(void *)o; /* its head */
+
+        if (f && f->is_dir != is_dir) {
+                direct_file_put(d, f);
+                f = NULL;
+        }
+        return f;
+}
+
 struct vol_file *direct_file_of(struct direct *d, uint64_t number)
 {
-        return (struct vol_file *)(void *)nodes_any_open(&d->nodes, number); /* its head */
+        return open_of(d, number, false);
+}
+
+struct vol_file *direct_dir_of(struct direct *d, uint64_t number)
+{
+        return open_of(d, number, true);
 }
 
 void direct_file_put(struct direct *d, struct vol_file *f)
@@ -30,10 +48,13 @@ void direct_file_put(struct direct *d, struct vol_file *f)
         if (!nodes_unref(&d->nodes, &f->open))
                 return;
         (void)close(f->fd); /* fsync is where errors are asked for */
-        free(f);
+        if (f->is_dir)
+                direct_dir_free(f);
+        else
+                free(f);
 }
 
-int direct_file_new(struct direct *d, uint64_t number, int fd, struct vol_file **ret)
+int direct_file_new(struct direct *d, uint64_t number, int fd, int flags, struct vol_file **ret)
 {
         struct vol_file *f = NULL;
         int r = fd >= d->fd_limit ? -EMFILE : -ENOMEM;
@@ -45,6 +66,7 @@ int direct_file_new(struct direct *d, uint64_t number, int fd, struct vol_file *
                 return r;
         }
         f->fd = fd;
+        f->is_append = (flags & O_APPEND) != 0;
         nodes_open(&d->nodes, number, &f->open);
         *ret = f;
         return 0;
@@ -95,25 +117,35 @@ bool direct_keeps_cache(struct direct *d, uint64_t number, const struct stat *st
 
 /* ---- open ---- */
 
-/* O_DIRECT is the kernel's business with us, not ours with the disk; O_NOATIME may be refused. */
+/*
+ * O_DIRECT is the kernel's business with us, not ours with the disk; O_NOATIME may be refused;
+ * O_APPEND is a matter of each write.
+ */
 static int safe_flags(int flags)
 {
-        return (flags & (O_ACCMODE | O_APPEND | O_TRUNC | O_SYNC | O_DSYNC)) | O_NONBLOCK |
-               O_NOCTTY;
+        return (flags & (O_ACCMODE | O_TRUNC | O_SYNC | O_DSYNC)) | O_NONBLOCK | O_NOCTTY;
 }
 
-/* Takes over `fd`. */
-static int answer_open(struct direct *d, uint64_t node, int fd, const struct stat *st,
-                       uint64_t epoch, struct vol_opened *ret)
+/* What an open has found. */
+struct opening {
+        int fd;
+        int flags;
+        struct stat st;
+        uint64_t epoch;
+};
+
+/* Takes over x->fd. */
+static int answer_open(struct direct *d, uint64_t node, const struct opening *x,
+                       struct vol_opened *ret)
 {
         struct vol_file *f;
-        int r = direct_file_new(d, node, fd, &f);
+        int r = direct_file_new(d, node, x->fd, x->flags, &f);
 
         if (r < 0)
                 return r;
         ret->file = f;
-        ret->keep_cache = direct_keeps_cache(d, node, st, epoch);
-        ret->backing_fd = fd;
+        ret->keep_cache = direct_keeps_cache(d, node, &x->st, x->epoch);
+        ret->backing_fd = x->fd;
         return 0;
 }
 
@@ -145,26 +177,25 @@ int direct_open(struct volume *v, struct vol_op *op, uint64_t node, int flags,
                 struct vol_opened *ret)
 {
         struct direct *d = direct_of(v);
-        uint64_t epoch = volume_epoch(v);
+        struct opening x = {.flags = flags, .epoch = volume_epoch(v)};
         struct node_path path;
-        struct stat st;
-        int fd, r = wants_change(flags) ? direct_check_change(d) : direct_check(d);
+        int r = wants_change(flags) ? direct_check_change(d) : direct_check(d);
 
         climbs_end(&d->climbs, op->tid);
         if (r < 0)
                 return r;
-        fd = direct_open_node(d, node, safe_flags(flags), &st, &path);
-        if (fd == -ENXIO)
-                fd = -ESTALE; /* a FIFO without readers, or a socket, was put there */
-        if (fd == -ESTALE && !nodes_has_path(&d->nodes, node))
-                fd = reopen(d, node, flags, &st);
-        if (fd < 0)
-                return fd;
-        if (!S_ISREG(st.st_mode)) {
-                (void)close(fd); /* nothing was done with it */
+        x.fd = direct_open_file(d, op, node, safe_flags(flags), &x.st, &path);
+        if (x.fd == -ENXIO)
+                x.fd = -ESTALE; /* a FIFO without readers, or a socket, was put there */
+        if (x.fd == -ESTALE && !nodes_has_path(&d->nodes, node))
+                x.fd = reopen(d, node, flags, &x.st);
+        if (x.fd < 0)
+                return x.fd;
+        if (!S_ISREG(x.st.st_mode)) {
+                (void)close(x.fd); /* nothing was done with it */
                 return -EOPNOTSUPP;
         }
-        return answer_open(d, node, fd, &st, epoch, ret);
+        return answer_open(d, node, &x, ret);
 }
 
 /* ---- create ---- */
@@ -237,14 +268,13 @@ int direct_create(struct volume *v, struct vol_op *op, uint64_t parent, const ch
                   mode_t mode, int flags, struct vol_entry *ret, struct vol_opened *ret_opened)
 {
         struct direct *d = direct_of(v);
-        uint64_t epoch = volume_epoch(v);
+        struct opening x = {.flags = flags, .epoch = volume_epoch(v)};
         struct node_path path;
         struct creation c = {.path = &path,
                              .flags = safe_flags(flags) | (flags & O_EXCL),
                              .mode = mode & 07777 & ~op->umask};
         struct node_id id;
-        struct stat st;
-        int fd, r = direct_check_change(d);
+        int r = direct_check_change(d);
 
         climbs_end(&d->climbs, op->tid);
         if (r == 0)
@@ -252,23 +282,23 @@ int direct_create(struct volume *v, struct vol_op *op, uint64_t parent, const ch
         if (r < 0)
                 return r;
         r = nodes_path(&d->nodes, parent, name, &path);
-        fd = r < 0 ? r : open_created(d, &c, &st);
+        x.fd = r < 0 ? r : open_created(d, &c, &x.st);
         node_path_done(&path);
-        if (fd < 0)
-                return fd;
+        if (x.fd < 0)
+                return x.fd;
         if ((flags & O_EXCL) != 0)
-                r = nodes_make(&d->nodes, parent, name, &st, &id);
+                r = nodes_make(&d->nodes, parent, name, &x.st, &id);
         else
-                r = nodes_meet(&d->nodes, parent, name, &st, &id);
+                r = nodes_meet(&d->nodes, parent, name, &x.st, &id);
         if (r < 0) {
-                (void)close(fd); /* it is empty, or was there before */
+                (void)close(x.fd); /* it is empty, or was there before */
                 return r;
         }
-        r = answer_open(d, id.number, fd, &st, epoch, ret_opened);
+        r = answer_open(d, id.number, &x, ret_opened);
         if (r < 0)
                 nodes_forget(&d->nodes, id.number, 1);
         else
-                direct_fill(d, &id, &st, epoch, ret);
+                direct_fill(d, &id, &x.st, x.epoch, ret);
         return r;
 }
 
@@ -300,17 +330,28 @@ ssize_t direct_read(struct volume *v, struct vol_op *op, struct vol_file *f, voi
         return n < 0 && done == 0 ? -errno : (ssize_t)done;
 }
 
+/* The end of the file is where it is now, whoever has appended: what the kernel believes is older. */
+static ssize_t write_once(const struct vol_file *f, const void *data, size_t size, uint64_t offset,
+                          bool to_end)
+{
+        struct iovec part = {.iov_base = (void *)(uintptr_t)data, .iov_len = size};
+
+        if (to_end)
+                return pwritev2(f->fd, &part, 1, 0, RWF_APPEND);
+        return pwrite(f->fd, data, size, (off_t)offset);
+}
+
 ssize_t direct_write(struct volume *v, struct vol_op *op, struct vol_file *f, const void *data,
                      size_t size, uint64_t offset)
 {
         size_t done = 0;
         ssize_t n = check_handle(direct_of(v));
 
-        (void)op; /* as in open */
         if (n < 0)
                 return n;
         while (done < size) {
-                n = pwrite(f->fd, (const char *)data + done, size - done, (off_t)(offset + done));
+                n = write_once(f, (const char *)data + done, size - done, offset + done,
+                               f->is_append && !op->is_writeback);
                 if (n < 0 && errno == EINTR)
                         continue;
                 if (n <= 0)

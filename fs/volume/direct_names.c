@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What is done by name: the parent is opened beneath the root, then one system call takes one
- * component.
+ * What is done by name: the parent is opened beneath the root,
+ * then one system call takes one component.
  */
 
 #include "fs/volume/direct.h"
@@ -35,8 +35,9 @@ static int answer_absent(struct direct *d, uint64_t parent, const char *name, ui
 }
 
 /* `fd` is what was found at `path`. */
-static int answer_found(struct direct *d, uint64_t parent, const char *name,
-                        const struct node_path *path, int fd, uint64_t epoch, struct vol_entry *ret)
+static int answer_found(struct direct *d, const struct vol_op *op, uint64_t parent,
+                        const char *name, const struct node_path *path, int fd, uint64_t epoch,
+                        struct vol_entry *ret)
 {
         struct node_id id;
         struct stat st;
@@ -48,9 +49,12 @@ static int answer_found(struct direct *d, uint64_t parent, const char *name,
                 return answer_absent(d, parent, name, epoch, ret);
         direct_fix_link_size(d, fd, "", path->depth - 1, &st);
         r = nodes_meet(&d->nodes, parent, name, &st, &id);
-        if (r == 0)
-                direct_fill(d, &id, &st, epoch, ret);
-        return r;
+        if (r < 0)
+                return r;
+        if (S_ISREG(st.st_mode))
+                again_found(&d->again, op->tid, id.number, fd);
+        direct_fill(d, &id, &st, epoch, ret);
+        return 0;
 }
 
 int direct_lookup(struct volume *v, struct vol_op *op, uint64_t parent, const char *name,
@@ -72,7 +76,7 @@ int direct_lookup(struct volume *v, struct vol_op *op, uint64_t parent, const ch
 
                 r = fd;
                 if (fd >= 0)
-                        r = answer_found(d, parent, name, &path, fd, epoch, ret);
+                        r = answer_found(d, op, parent, name, &path, fd, epoch, ret);
                 else if (fd == -ENOENT)
                         r = answer_absent(d, parent, name, epoch, ret);
         }
@@ -101,10 +105,7 @@ static int make_once(int dir, const char *name, const struct made *m, mode_t mod
         return r < 0 ? -errno : 0;
 }
 
-/*
- * As root, without set-uid bits while it is root's. Those bits come by chmod, as for any other
- * file.
- */
+/* As root, without set-uid bits while it is root's. Those come by chmod, as for any other file. */
 static int make_and_give(struct direct *d, int dir, const char *name, const struct made *m)
 {
         int r = make_once(dir, name, m, m->mode & ~(mode_t)06000);
@@ -203,17 +204,15 @@ static int link_fd(const struct direct_parent *in, const char *name, int fd, str
         (void)snprintf(source, sizeof(source), "/proc/self/fd/%d", fd); /* fits any number */
         if (fstat(fd, &st) < 0)
                 return -errno;
-        if (!S_ISREG(st.st_mode))
-                return -EPERM; /* what a link says depends on where it is: see anchor.h */
         if (linkat(AT_FDCWD, source, in->fd, name, AT_SYMLINK_FOLLOW) < 0)
                 return -errno;
         if (fstatat(in->fd, name, ret_st, AT_SYMLINK_NOFOLLOW) < 0)
                 return -errno;
-        return ret_st->st_ino == st.st_ino && S_ISREG(ret_st->st_mode) ? 0 : -ESTALE;
+        return ret_st->st_ino == st.st_ino ? 0 : -ESTALE;
 }
 
-static int link_node(struct direct *d, uint64_t node, const struct direct_parent *in,
-                     const char *name, struct stat *ret_st)
+static int link_node(struct direct *d, const struct vol_op *op, uint64_t node,
+                     const struct direct_parent *in, const char *name, struct stat *ret_st)
 {
         struct vol_file *f = direct_file_of(d, node);
         struct node_path path;
@@ -225,7 +224,7 @@ static int link_node(struct direct *d, uint64_t node, const struct direct_parent
                 direct_file_put(d, f);
                 return r;
         }
-        fd = direct_open_node(d, node, O_PATH, &st, &path);
+        fd = direct_open_file(d, op, node, O_PATH, &st, &path);
         if (fd < 0)
                 return fd;
         r = link_fd(in, name, fd, ret_st);
@@ -243,17 +242,25 @@ int direct_link(struct volume *v, struct vol_op *op, uint64_t node, uint64_t par
         struct stat st;
         int r = direct_check_change(d);
 
-        (void)op; /* as in lookup */
         if (r == 0)
                 r = direct_check_name(name);
         if (r == 0)
                 r = direct_open_parent(d, parent, &in);
         if (r < 0)
                 return r;
-        r = link_node(d, node, &in, name, &st);
-        direct_parent_done(&in);
+        r = link_node(d, op, node, &in, name, &st);
         if (r == 0)
+                direct_fix_link_size(d, in.fd, name, in.depth, &st);
+        direct_parent_done(&in);
+        if (r < 0)
+                return r;
+        /* What a symbolic link says depends on where it is: each name is a node (anchor.h). */
+        if (S_ISREG(st.st_mode))
                 r = nodes_link(&d->nodes, node, parent, name, &id);
+        else
+                r = nodes_make(&d->nodes, parent, name, &st, &id);
+        if (r == 0 && id.number != node)
+                d->events.inval_node(d->events.ctx, node, true); /* it has one more name */
         if (r == 0)
                 direct_fill(d, &id, &st, epoch, ret);
         return r;

@@ -31,7 +31,7 @@ struct node {
         uint32_t target; /* of an alias: its node; 0: a node */
         uint32_t handed_ms;
         uint64_t lookups;
-        uint64_t ino; /* 0 for directories */
+        uint64_t ino; /* 0 for directories and links */
         uint64_t pages; /* stamp of nodes_same_pages */
         struct node_open *open;
         uint16_t kind; /* S_IFMT bits */
@@ -349,7 +349,7 @@ static int add_node(struct nodes *t, uint32_t parent, const char *name, const st
                 struct node *n = t->slots[*ret].node;
 
                 n->kind = (uint16_t)(st->st_mode & S_IFMT);
-                n->ino = S_ISDIR(st->st_mode) ? 0 : st->st_ino;
+                n->ino = S_ISDIR(st->st_mode) || S_ISLNK(st->st_mode) ? 0 : st->st_ino;
         }
         return r;
 }
@@ -387,8 +387,8 @@ static uint32_t find_linked(const struct nodes *t, uint64_t ino) REQUIRES(t->loc
 }
 
 /*
- * From now on other names of its inode find this node. Without memory they don't, which is no
- * failure.
+ * From now on other names of its inode find this node.
+ * Without memory they don't, which is no failure.
  */
 static void note_linked(struct nodes *t, uint32_t at) REQUIRES(t->lock)
 {
@@ -622,10 +622,7 @@ void nodes_exchange(struct nodes *t, uint64_t parent, const char *name, uint64_t
 
 /* ---- paths ---- */
 
-/*
- * Components and bytes (with a '/' or NUL after each) up to the root; -ESTALE when it isn't
- * reached.
- */
+/* Components and bytes (with a '/' or NUL after each) up to the root; -ESTALE: not reached. */
 static int measure(const struct nodes *t, uint32_t at, unsigned *depth, size_t *size)
         REQUIRES(t->lock)
 {
@@ -799,10 +796,15 @@ int nodes_all_open(struct nodes *t, uint64_t **ret, size_t *ret_count)
                 count++;
         numbers = calloc(count ? count : 1, sizeof(*numbers));
         if (numbers) {
-                list_for_each (pos, &t->open)
-                        numbers[i++] = list_entry(pos, struct node_open, of_all)->node;
+                list_for_each (pos, &t->open) {
+                        uint64_t number = list_entry(pos, struct node_open, of_all)->node;
+                        const struct node *n = get_node(t, number);
+
+                        if (n && n->kind != S_IFDIR)
+                                numbers[i++] = number;
+                }
                 *ret = numbers;
-                *ret_count = count;
+                *ret_count = i;
         }
         mutex_unlock(&t->lock);
         return numbers ? 0 : -ENOMEM;

@@ -3,8 +3,9 @@
  * The nodes of a volume on a real directory: which number stands for which path, and how often the
  * kernel was given it.
  *
- * Identity: a directory's number follows its path as this mount saw it, never its inode. Any other
- *           file's follows path and inode: when another inode is met at its path, the old node is
+ * Identity: a directory's number follows its path as this mount saw it, never its inode, and so
+ *           does a link's, whose text is asked for each time. Any other file's follows path and
+ *           inode: when another inode is met at its path, the old node is
  *           *detached* (it has no path any more, its open handles go on) and a new one is made.
  *           Names of one regular file with several hard links share a node once they are seen to
  *           be the same inode: then a node has further names, *aliases*, tried when the first is
@@ -37,8 +38,8 @@ struct nodes {
 
         /* guarded by lock */
         union node_slot *slots GUARDED_BY(lock);
-        uint32_t slot_count
-                GUARDED_BY(lock); /* slots that were ever used, the first of which is none */
+        /* slots that were ever used, the first of which is none */
+        uint32_t slot_count GUARDED_BY(lock);
         uint32_t slot_room GUARDED_BY(lock);
         uint32_t free_slot GUARDED_BY(lock); /* head of those in no use, 0: none */
         uint32_t *buckets GUARDED_BY(lock); /* (parent, name) -> first slot */
@@ -47,8 +48,8 @@ struct nodes {
         uint32_t generation GUARDED_BY(lock);
         struct imap *linked GUARDED_BY(lock); /* inode with several names -> its slot */
         struct list open GUARDED_BY(lock); /* all open handles */
-        uint32_t handed_since_ms
-                GUARDED_BY(lock); /* what was handed out until then counts no more */
+        /* what was handed out until then counts no more */
+        uint32_t handed_since_ms GUARDED_BY(lock);
 };
 
 /* Head of whatever is open on a node. Fields are guarded by the table's lock. */
@@ -67,7 +68,7 @@ struct node_path {
         size_t length;
         unsigned depth; /* components of `text`; 0: the root */
         mode_t kind; /* S_IFMT bits of the node that was asked for */
-        uint64_t ino; /* of a node that is no directory */
+        uint64_t ino; /* of a node that is neither directory nor link, else 0 */
         char *heap;
         char fixed[PATH_MAX];
 };
@@ -111,10 +112,7 @@ void nodes_forget(struct nodes *t, uint64_t number, uint64_t count) EXCLUDES(t->
 /* (parent, name) was removed through the mount. */
 void nodes_remove(struct nodes *t, uint64_t parent, const char *name) EXCLUDES(t->lock);
 
-/*
- * The path `seen` of this node no longer leads to it. True: the node has another name to go on
- * with.
- */
+/* The path `seen` of this node no longer leads to it. True: it has another name to go on with. */
 bool nodes_drop_name(struct nodes *t, uint64_t number, const struct node_path *seen)
         EXCLUDES(t->lock);
 
@@ -136,7 +134,7 @@ void nodes_open(struct nodes *t, uint64_t number, struct node_open *o) EXCLUDES(
 struct node_open *nodes_any_open(struct nodes *t, uint64_t number) EXCLUDES(t->lock);
 /* True: this was the last reference, the node knows `o` no more, and the caller frees it. */
 bool nodes_unref(struct nodes *t, struct node_open *o) EXCLUDES(t->lock);
-/* Numbers of all nodes that are open, some twice; *ret to free. */
+/* Numbers of all files that are open, some twice; *ret to free. */
 int nodes_all_open(struct nodes *t, uint64_t **ret, size_t *ret_count) EXCLUDES(t->lock);
 
 /*

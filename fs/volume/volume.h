@@ -42,6 +42,7 @@ struct vol_op {
         mode_t umask; /* of the caller */
         pid_t tid; /* the thread that asks; 0: one of another pid namespace */
         bool may_wait;
+        bool is_writeback; /* a write of the kernel's pages: goes where they lie, also with O_APPEND */
 };
 
 /* A node as handed to the kernel. st.st_uid and st.st_gid are set by the caller of the volume. */
@@ -184,14 +185,13 @@ bool volume_turn(struct volume *v);
 
 /*
  * The kernel's caches, reached from below. Both may block a while; called without locks, never from
- * a handler's thread.
+ * a handler's thread. inval_node for attributes alone takes no lock in the kernel: any thread may.
  */
 struct volume_events {
         void (*inval_node)(void *ctx, uint64_t node, bool attributes_only); /* else pages too */
         /*
          * To be sent as *expire* (FUSE_LL_EXPIRE_ONLY) where the kernel has it (6.2): a plain
-         * invalidation unhashes directories that are in use, and getcwd(3) fails in them from then
-         * on.
+         * invalidation unhashes directories that are in use: getcwd(3) fails in them from then on.
          */
         void (*inval_entry)(void *ctx, uint64_t parent, const char *name);
         bool (*is_quiet)(
