@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Link targets: byte 0 is the depth of the link's directory, then come `inside` and the link's text,
- * separated by NUL. Whatever they are, the answer may not lead out: "../" at most `depth` times, then
- * names, and no ".." any more.
+ * Link targets: byte 0 is the depth of the link's directory, then come `inside` and the link's
+ * text, separated by NUL. Whatever they are, the answer may not lead out: "../" at most `depth`
+ * times, then names, and no ".." any more.
  */
 
 #include <assert.h>
