@@ -49,7 +49,7 @@ int tasks_insert_locked(struct sandbox *sb, struct task *t)
                 return -EEXIST;
         if (sb->task_count == sb->task_room) {
                 size_t room = sb->task_room ? sb->task_room * 2 : 8;
-                struct task **tasks = reallocarray(sb->tasks, room, sizeof(*tasks));
+                struct task **tasks = reallocarray(sb->tasks, room, sizeof(struct task *));
 
                 if (!tasks)
                         return -ENOMEM;
@@ -453,13 +453,13 @@ int sandbox_remove_task(struct sandbox *sb, const char *dir_name, struct call *c
 
         mutex_lock(&sb->lock);
         t = find_locked(sb, dir_name);
-        if (!t)
+        if (!t) {
                 r = call_fail(c, -ENOENT, "there is no exec/%.63s", dir_name);
-        else if (t->is_claimed && t->state != TASK_ENDED)
+        } else if (t->is_claimed && t->state != TASK_ENDED) {
                 r = call_fail(c, -EBUSY, "exec/%s is starting", t->name);
-        else if (t->state != TASK_NEW && t->state != TASK_ENDED)
+        } else if (t->state != TASK_NEW && t->state != TASK_ENDED) {
                 r = call_fail(c, -EBUSY, "exec/%s is %s", t->name, task_state_name(t->state));
-        if (r == 0) {
+        } else {
                 is_highest = t->number == sb->last_number;
                 take_out_locked(sb, t);
         }
