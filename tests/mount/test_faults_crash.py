@@ -95,6 +95,10 @@ def test_kill_9_at_random_points(fresh_mount, request):
             mount.box(name).wait_state(("running", "stopped"), 30)
         for name in sorted(names)[3:]:
             mount.box(name).destroy()
+    mount.destroy_all()
+    # One that was just being started, and that nobody has called, ends by itself.
+    wait_for(lambda: {name for _, name in mount.left()} <= {"sbxfs"}, 40,
+             what=lambda: str(mount.left()))
 
 
 def test_files_survive_kill_9(fresh_mount):

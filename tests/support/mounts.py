@@ -114,6 +114,25 @@ def _uses(pid, directory):
     return False
 
 
+def users_of(directory):
+    """What holds a directory: a line for each working directory, root or open file below it."""
+    found = []
+    for pid, _, name in process_table():
+        links = ["cwd", "root"]
+        try:
+            links += ["fd/" + fd for fd in os.listdir("/proc/%d/fd" % pid)]
+        except OSError:
+            pass
+        for link in links:
+            try:
+                target = os.readlink("/proc/%d/%s" % (pid, link))
+            except OSError:
+                continue
+            if target == str(directory) or target.startswith("%s/" % directory):
+                found.append("%d (%s) %s -> %s" % (pid, name, link, target))
+    return found
+
+
 def processes_of(directory):
     """(pid, name) of what lives in, or serves, the sandboxes whose state is in the directory."""
     table = process_table()
@@ -390,7 +409,7 @@ class Mount:
                 break
             time.sleep(0.1)
         if said.code:
-            raise Failed(str(said))
+            raise Failed("%s\n%s" % (said, "\n".join(users_of(self.path))))
         self.wait_end(timeout)
 
     def wait_end(self, timeout=40):
