@@ -62,22 +62,24 @@ void destroy_accept(struct sandbox *sb, struct results *results, uint64_t seq)
 int destroy_run(struct sandbox *sb, struct call *c)
 {
         struct box *box;
-        bool may_exist;
+        bool may_exist, is_ours;
         int r;
 
         sandbox_end_tasks(sb, &(struct exec_end){.kind = EXEC_END_ERROR,
                                                  .sentence = "the sandbox was destroyed"});
         mutex_lock(&sb->lock);
         box = sb->box;
-        may_exist = box || sb->was_create_tried || sb->box_id[0] != '\0';
+        is_ours = sb->was_create_tried; /* else an adoption that failed: not ours to destroy */
+        may_exist = box || is_ours || sb->box_id[0] != '\0';
         mutex_unlock(&sb->lock);
         if (!may_exist)
                 return 0;
         if (!sb->section || !sb->section->provider)
                 return call_fail(c, -EHOSTUNREACH, "provider %s is not there", sb->provider);
         if (!box) {
-                r = sandbox_find_made(sb, c, &box);
-                if (r == -ENOENT)
+                /* Not every service's list has our key, nor what was adopted. */
+                r = is_ours ? sandbox_reattach(sb, c, &box) : sandbox_find_made(sb, c, &box);
+                if (r == -ENOENT || r == -ENODEV)
                         return 0;
                 if (r < 0)
                         return r;
