@@ -89,6 +89,7 @@ static void publish(struct sandbox *sb, struct box *box)
         sb->reachable = 1;
         sandbox_change_locked(sb);
         mutex_unlock(&sb->lock);
+        sandbox_plan_poll(sb);
 }
 
 /* ---- create ---- */
@@ -191,7 +192,7 @@ static int create(struct sandbox *sb, struct call *c)
 
 /* ---- what a former run left, and what others made ---- */
 
-static int reattach_box(struct sandbox *sb, struct call *c, struct box **ret)
+int sandbox_reattach(struct sandbox *sb, struct call *c, struct box **ret)
 {
         char id[128];
         struct spec spec;
@@ -262,7 +263,7 @@ static int attach_box(struct sandbox *sb, struct call *c)
                 leave(sb, BOX_UNKNOWN);
                 return call_fail(c, -EHOSTUNREACH, "provider %s is not there", sb->provider);
         }
-        r = reattach_box(sb, c, &box);
+        r = sandbox_reattach(sb, c, &box);
         if (r == 0) {
                 publish(sb, box);
                 if (!was_created)
@@ -343,7 +344,7 @@ static int adopt(struct sandbox *sb, struct call *c)
         if (r < 0)
                 (void)call_fail_errno(c, r, "writing the record");
         else
-                r = reattach_box(sb, c, &box);
+                r = sandbox_reattach(sb, c, &box);
         if (r < 0) {
                 leave(sb, BOX_ERROR);
                 return r;

@@ -324,6 +324,14 @@ static uint64_t wanted_span(struct sandbox *sb)
         return is_hot ? seams->poll_fast_ns : seams->poll_slow_ns;
 }
 
+void sandbox_plan_poll(struct sandbox *sb)
+{
+        uint64_t span = wanted_span(sb);
+
+        if (span != NOTHING_DUE)
+                fleet_due(sb->fleet, clock_after(span));
+}
+
 /* Polls what is due of one provider; returns when it is due next. */
 static uint64_t tick_section(struct section *s, struct sandbox **all, size_t count,
                              uint64_t mono_ns)

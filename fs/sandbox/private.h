@@ -275,6 +275,8 @@ int sandbox_make_dirs(struct sandbox *sb);
 
 /* poll.c: soon, on a worker; seq of its results, 0: none */
 void sandbox_poll(struct sandbox *sb, uint64_t seq);
+/* It is there, or a command of it runs, from now on: it is polled more often. */
+void sandbox_plan_poll(struct sandbox *sb);
 
 /* queue.c: one FIFO of jobs */
 struct job *job_new(enum job_kind kind, struct results *results, uint64_t seq);
@@ -304,6 +306,8 @@ void sandbox_gone(struct sandbox *sb); /* proven: its files and names go */
 void sandbox_tell_gone(struct sandbox *sb); /* once; without locks */
 /* By our key in the provider's list, attached. -ENOENT: it was never made. */
 int sandbox_find_made(struct sandbox *sb, struct call *c, struct box **ret);
+/* By its id; one that has none yet, as above. -ENODEV: it is gone. */
+int sandbox_reattach(struct sandbox *sb, struct call *c, struct box **ret);
 
 /* idle.c */
 void sandbox_plan_idle_locked(struct sandbox *sb) REQUIRES(sb->lock);

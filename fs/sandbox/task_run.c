@@ -455,6 +455,7 @@ static void go_on(struct task *t)
         uint64_t seq;
 
         task_stdin_pump(t);
+        sandbox_plan_poll(t->sandbox);
         mutex_lock(&t->sandbox->lock);
         signal = t->kill_signal;
         seq = t->kill_seq;
