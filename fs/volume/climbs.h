@@ -14,7 +14,8 @@
  *    under way at a time, so the next one proves the one before.
  *  - Before a rename to a lower depth, targets that were answered must be used up. Which they are
  *    when the thread that got one has asked for anything else than attributes (which it may need on
- *    its way up), or has ended, or after CLIMB_MAX_NS. The rename waits a moment for that, and is refused otherwise.
+ *    its way up), or has ended, or after CLIMB_MAX_NS. The rename waits a moment for that, and is
+ *    refused otherwise.
  *
  * Threads: any; own lock.
  */

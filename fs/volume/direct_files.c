@@ -330,7 +330,7 @@ ssize_t direct_read(struct volume *v, struct vol_op *op, struct vol_file *f, voi
         return n < 0 && done == 0 ? -errno : (ssize_t)done;
 }
 
-/* The end of the file is where it is now, whoever has appended: what the kernel believes is older. */
+/* The end of the file is where it is now, whoever has appended: the kernel's is older. */
 static ssize_t write_once(const struct vol_file *f, const void *data, size_t size, uint64_t offset,
                           bool to_end)
 {

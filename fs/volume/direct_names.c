@@ -239,7 +239,7 @@ int direct_link(struct volume *v, struct vol_op *op, uint64_t node, uint64_t par
         uint64_t epoch = volume_epoch(v);
         struct direct_parent in = {.fd = -1};
         struct node_id id;
-        struct stat st;
+        struct stat st = {0};
         int r = direct_check_change(d);
 
         if (r == 0)

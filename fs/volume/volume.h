@@ -42,7 +42,7 @@ struct vol_op {
         mode_t umask; /* of the caller */
         pid_t tid; /* the thread that asks; 0: one of another pid namespace */
         bool may_wait;
-        bool is_writeback; /* a write of the kernel's pages: goes where they lie, also with O_APPEND */
+        bool is_writeback; /* of the kernel's pages: goes where they lie, also with O_APPEND */
 };
 
 /* A node as handed to the kernel. st.st_uid and st.st_gid are set by the caller of the volume. */
