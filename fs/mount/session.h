@@ -38,7 +38,7 @@ const struct tree_events *session_events(struct session *s);
  * Mount, a dead predecessor cleared away first, and start to serve.
  *
  * Errors: -EBUSY a living sbxfs is mounted there; -ECANCELED session_stop was called; -EIO and
- *         others: not mounted, why is in the sentence, or libfuse and fusermount3 said it on stderr.
+ *         others: not mounted, why is in the sentence, or libfuse and fusermount3 say it on stderr.
  */
 int session_mount(struct session *s, struct tree *tree, struct call *c);
 

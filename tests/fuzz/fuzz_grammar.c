@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The ctl language. The first byte chooses: r, s, t a line for the ctl of the root, a sandbox, an exec; c the content of
- * cmd; e a line of env. What is shown of a line must be a line again, with the same meaning but for what was replaced.
+ * The ctl language. The first byte chooses: r, s, t a line for the ctl of the root, a sandbox, an
+ * exec; c the content of cmd; e a line of env. What is shown of a line must be a line again, with
+ * the same meaning but for what was replaced.
  */
 
 #include <assert.h>

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The main of a fuzz target where libFuzzer is not: feeds it each file named on the command line, and each file in
- * each directory named there, once. A corpus that is missing or empty is an error, so that it can't go unnoticed.
+ * The main of a fuzz target where libFuzzer is not: feeds it each file named on the command line,
+ * and each file in each directory named there, once. A corpus that is missing or empty is an error,
+ * so that it can't go unnoticed.
  */
 
 #include <dirent.h>
