@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "transport/base/lock.h"
 #include "transport/base/log.h"
 
 /* In the parent; doesn't return. */
@@ -73,36 +74,54 @@ void daemon_ready(struct daemon *d)
 
 /* ---- signals ---- */
 
-struct watch {
-        sigset_t signals;
-        void (*stop)(void *ctx);
-        void *ctx;
+struct signal_watch {
+        sigset_t signals; /* fixed */
+        struct mutex lock; /* held while stop runs: daemon_forget_stop waits for its end */
+        void (*stop)(void *ctx) GUARDED_BY(lock); /* NULL: forgotten */
+        void *ctx GUARDED_BY(lock);
 };
 
 static void *watch_signals(void *arg)
 {
-        struct watch *w = arg;
+        struct signal_watch *w = arg;
         int signal;
 
         while (sigwait(&w->signals, &signal) != 0)
                 ;
         log_info("signal %d: unmounting", signal);
-        w->stop(w->ctx);
+        mutex_lock(&w->lock);
+        if (w->stop)
+                w->stop(w->ctx);
+        mutex_unlock(&w->lock);
         while (sigwait(&w->signals, &signal) != 0)
                 ;
         log_warning("ended by a second signal; what is left goes on with the next mount");
         _exit(EXIT_FAILURE);
 }
 
-int daemon_watch_signals(void (*stop)(void *ctx), void *ctx)
+void daemon_forget_stop(struct daemon *d)
 {
-        struct watch *w = calloc(1, sizeof(*w)); /* the thread's, to the end of the process */
+        if (!d->watch)
+                return;
+        mutex_lock(&d->watch->lock);
+        d->watch->stop = NULL;
+        mutex_unlock(&d->watch->lock);
+}
+
+int daemon_watch_signals(struct daemon *d, void (*stop)(void *ctx), void *ctx)
+{
+        /* the thread's, to the end of the process */
+        struct signal_watch *w = calloc(1, sizeof(*w));
         pthread_t thread;
         int r;
 
         if (!w)
                 return -ENOMEM;
-        *w = (struct watch){.stop = stop, .ctx = ctx};
+        mutex_init(&w->lock);
+        mutex_lock(&w->lock);
+        w->stop = stop;
+        w->ctx = ctx;
+        mutex_unlock(&w->lock);
         (void)sigemptyset(&w->signals); /* these take any set and any known signal */
         (void)sigaddset(&w->signals, SIGTERM);
         (void)sigaddset(&w->signals, SIGINT);
@@ -112,9 +131,11 @@ int daemon_watch_signals(void (*stop)(void *ctx), void *ctx)
         if (r == 0)
                 r = pthread_create(&thread, NULL, watch_signals, w);
         if (r != 0) {
+                mutex_done(&w->lock);
                 free(w);
                 return -r;
         }
+        d->watch = w;
         (void)pthread_detach(thread); /* it is ours and joinable */
         return 0;
 }

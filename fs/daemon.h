@@ -9,9 +9,11 @@
 
 #include <stdbool.h>
 
-/* How the child tells the process that the user started. */
+struct signal_watch;
+
 struct daemon {
-        int ready; /* a pipe's end; -1: in the foreground */
+        int ready; /* how the child tells the process that the user started: a pipe's end, or -1 */
+        struct signal_watch *watch; /* NULL: none */
 };
 
 /**
@@ -34,4 +36,7 @@ void daemon_ready(struct daemon *d);
  *
  * Errors: -errno: no thread.
  */
-int daemon_watch_signals(void (*stop)(void *ctx), void *ctx);
+int daemon_watch_signals(struct daemon *d, void (*stop)(void *ctx), void *ctx);
+
+/* stop(ctx) is not called any more, nor does it run, when this returns. Accepts that nothing is watched. */
+void daemon_forget_stop(struct daemon *d);

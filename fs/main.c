@@ -161,7 +161,7 @@ static int set_up(struct program *p, struct call *c)
         if (r == 0)
                 r = session_new(&session, &p->session);
         if (r == 0)
-                r = daemon_watch_signals(stop, p->session);
+                r = daemon_watch_signals(&p->daemon, stop, p->session);
         if (r == 0)
                 r = tree_new(&tree, session_events(p->session), p->workers, &p->tree);
         if (r < 0)
@@ -186,6 +186,7 @@ static bool tear_down(struct program *p)
         if (p->workers && !workers_free(p->workers, clock_after(WORKERS_END_NS)))
                 return false;
         fleet_close(p->fleet);
+        daemon_forget_stop(&p->daemon);
         tree_free(p->tree);
         session_free(p->session);
         options_done(&p->options);

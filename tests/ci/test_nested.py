@@ -12,7 +12,8 @@ from support.builds import ROOT
 from support.mounts import work_directory
 
 # What the sanitizers look at, `pytest -k`: what is most entangled, for these runs are several times slower.
-SANITIZED = "random_walk or ctl or control or exec or lifecycle or fault or restart or hostile"
+SANITIZED = ("(random_walk or ctl or exec or faults or hostile) and not memory"
+             " and not two_hundred and not fast_output")
 
 # What the unprivileged user runs: all mount tests but those that are only about size.
 UNPRIVILEGED = "not thousand and not random_walk"
