@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Call-throughs to the providers' tables: arguments are asserted (they are ours), what a service lacks is refused with a sentence,
- * and results are what the contract says.
+ * Call-throughs to the providers' tables: arguments are asserted (they are ours), what a service
+ * lacks is refused with a sentence, and results are what the contract says.
  */
 
 #include "providers/provider.h"
@@ -14,13 +14,13 @@
 
 #include "providers/registry.h"
 
-/* ---- states -------------------------------------------------------------------------------------------------------- */
+/* ---- states ---- */
 
 static const char *const state_names[BOX_STATE_COUNT] = {
-        [BOX_CREATING] = "creating",     [BOX_STARTING] = "starting",     [BOX_RUNNING] = "running",
-        [BOX_PAUSING] = "pausing",       [BOX_PAUSED] = "paused",         [BOX_RESUMING] = "resuming",
-        [BOX_STOPPING] = "stopping",     [BOX_STOPPED] = "stopped",       [BOX_DESTROYING] = "destroying",
-        [BOX_GONE] = "gone",             [BOX_ERROR] = "error",           [BOX_UNKNOWN] = "unknown",
+        [BOX_CREATING] = "creating", [BOX_STARTING] = "starting", [BOX_RUNNING] = "running",
+        [BOX_PAUSING] = "pausing",   [BOX_PAUSED] = "paused",     [BOX_RESUMING] = "resuming",
+        [BOX_STOPPING] = "stopping", [BOX_STOPPED] = "stopped",   [BOX_DESTROYING] = "destroying",
+        [BOX_GONE] = "gone",         [BOX_ERROR] = "error",       [BOX_UNKNOWN] = "unknown",
 };
 
 const char *box_state_name(enum box_state s)
@@ -37,7 +37,7 @@ enum box_state box_state_parse(const char *word)
         return BOX_UNKNOWN;
 }
 
-/* ---- results --------------------------------------------------------------------------------------------------------- */
+/* ---- results ---- */
 
 /* 0 or -errno, and a sentence with each failure. */
 static int checked(struct call *c, int r, const char *what)
@@ -51,9 +51,10 @@ static int lacks(const struct provider *p, struct call *c, const char *what)
         return call_fail(c, -EOPNOTSUPP, "the provider %s has no %s", p->ops->name, what);
 }
 
-/* ---- providers --------------------------------------------------------------------------------------------------------- */
+/* ---- providers ---- */
 
-int provider_open(const char *kind, const struct provider_config *config, struct call *c, struct provider **ret)
+int provider_open(const char *kind, const struct provider_config *config, struct call *c,
+                  struct provider **ret)
 {
         const struct provider_ops *ops = registry_find(kind);
         struct provider *p;
@@ -94,7 +95,8 @@ int provider_list(struct provider *p, struct call *c, struct box_sink *to)
         return checked(c, p->ops->list(p, c, to), "list");
 }
 
-int provider_attach(struct provider *p, struct call *c, const char *id, const struct spec *spec, struct box **ret)
+int provider_attach(struct provider *p, struct call *c, const char *id, const struct spec *spec,
+                    struct box **ret)
 {
         assert(id && id[0]);
         return checked(c, p->ops->attach(p, c, id, spec, ret), "attach");
@@ -113,7 +115,7 @@ bool provider_can(const struct provider *p, enum provider_op op)
         return false;
 }
 
-/* ---- boxes --------------------------------------------------------------------------------------------------------------- */
+/* ---- boxes ---- */
 
 int box_destroy(struct box *b, struct call *c)
 {
@@ -129,7 +131,8 @@ int box_start(struct box *b, struct call *c, const struct spec *spec)
 {
         const struct provider_ops *ops = b->provider->ops;
 
-        return ops->start ? checked(c, ops->start(b, c, spec), "start") : lacks(b->provider, c, "start");
+        return ops->start ? checked(c, ops->start(b, c, spec), "start")
+                          : lacks(b->provider, c, "start");
 }
 
 int box_stop(struct box *b, struct call *c)
@@ -150,14 +153,16 @@ int box_resume(struct box *b, struct call *c)
 {
         const struct provider_ops *ops = b->provider->ops;
 
-        return ops->resume ? checked(c, ops->resume(b, c), "resume") : lacks(b->provider, c, "resume");
+        return ops->resume ? checked(c, ops->resume(b, c), "resume")
+                           : lacks(b->provider, c, "resume");
 }
 
 int box_root(struct box *b, struct call *c, struct box_root *ret)
 {
         const struct provider_ops *ops = b->provider->ops;
 
-        return ops->root ? checked(c, ops->root(b, c, ret), "root") : lacks(b->provider, c, "directory of this machine");
+        return ops->root ? checked(c, ops->root(b, c, ret), "root")
+                         : lacks(b->provider, c, "directory of this machine");
 }
 
 bool box_is_quiet(const struct box *b)
@@ -171,21 +176,23 @@ void box_release(struct box *b)
                 b->provider->ops->release(b);
 }
 
-/* ---- commands -------------------------------------------------------------------------------------------------------------- */
+/* ---- commands ---- */
 
-int exec_start(struct box *b, struct call *c, const struct exec_req *in, struct exec_sink *to, struct exec **ret)
+int exec_start(struct box *b, struct call *c, const struct exec_req *in, struct exec_sink *to,
+               struct exec **ret)
 {
         assert(in->number > 0 && in->argv && in->argv[0] && to->output && to->end);
         return checked(c, b->provider->ops->exec_start(b, c, in, to, ret), "exec");
 }
 
-int exec_attach(struct box *b, struct call *c, uint64_t number, const char *id, const uint64_t have[2],
-                struct exec_sink *to, struct exec **ret)
+int exec_attach(struct box *b, struct call *c, uint64_t number, const char *id,
+                const uint64_t have[2], struct exec_sink *to, struct exec **ret)
 {
         const struct provider_ops *ops = b->provider->ops;
 
         assert(number > 0 && to->output && to->end);
-        return ops->exec_attach ? checked(c, ops->exec_attach(b, c, number, id, have, to, ret), "attach to the command")
+        return ops->exec_attach ? checked(c, ops->exec_attach(b, c, number, id, have, to, ret),
+                                          "attach to the command")
                                 : lacks(b->provider, c, "way back to a running command");
 }
 
@@ -194,14 +201,17 @@ int exec_write(struct exec *x, struct call *c, const void *data, size_t size, bo
         const struct provider *p = x->box->provider;
 
         assert(size <= EXEC_STDIN_WINDOW && (data || size == 0));
-        return p->ops->exec_write ? checked(c, p->ops->exec_write(x, c, data, size, is_last), "stdin") : lacks(p, c, "stdin");
+        return p->ops->exec_write
+                       ? checked(c, p->ops->exec_write(x, c, data, size, is_last), "stdin")
+                       : lacks(p, c, "stdin");
 }
 
 int exec_signal(struct exec *x, struct call *c, int signal)
 {
         const struct provider *p = x->box->provider;
 
-        return p->ops->exec_signal ? checked(c, p->ops->exec_signal(x, c, signal), "signal") : lacks(p, c, "signals");
+        return p->ops->exec_signal ? checked(c, p->ops->exec_signal(x, c, signal), "signal")
+                                   : lacks(p, c, "signals");
 }
 
 void exec_release(struct exec *x)
@@ -210,7 +220,7 @@ void exec_release(struct exec *x)
                 x->box->provider->ops->exec_release(x);
 }
 
-/* ---- specs ------------------------------------------------------------------------------------------------------------------ */
+/* ---- specs ---- */
 
 void spec_init(struct spec *s)
 {

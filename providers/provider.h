@@ -2,16 +2,20 @@
 /*
  * What a sandbox service is: the contract between the file system above and the services below.
  *
- * A provider is a constant table of functions (struct provider_ops) and an instance (struct provider, the head of the
- * service's own struct). A box is one sandbox of a provider (struct box, likewise the head of a larger struct). Callers
- * never touch the table; they call provider_*() and box_*() below, which check arguments and results.
+ * A provider is a constant table of functions (struct provider_ops) and an instance (struct
+ * provider, the head of the service's own struct). A box is one sandbox of a provider (struct box,
+ * likewise the head of a larger struct). Callers never touch the table; they call provider_*() and
+ * box_*() below, which check arguments and results.
  *
- * Threads: every function may be called from any worker at any time, for different boxes and for the same one. Functions
- *          that take a `struct call` may block until c->deadline_ns; the others answer from memory at once.
- * Locks:   the caller holds none. Sinks and listeners are called from the provider's threads, holding no lock.
- * Errors:  -Exxx, with one sentence for people in the call. The meaning of each errno is that of the file system's own
- *          contract: -ENODEV the sandbox is gone, -EHOSTDOWN paused or stopped, -EOPNOTSUPP this service can't, -EPERM not allowed
- *          by the operator, -EBUSY wrong state, -ETIMEDOUT deadline, -EPROTO an unexpected answer.
+ * Threads: every function may be called from any worker at any time, for different boxes and for
+ *          the same one. Functions that take a `struct call` may block until c->deadline_ns; the
+ *          others answer from memory at once.
+ * Locks:   the caller holds none. Sinks and listeners are called from the provider's threads,
+ *          holding no lock.
+ * Errors:  -Exxx, with one sentence for people in the call. The meaning of each errno is that of
+ *          the file system's own contract: -ENODEV the sandbox is gone, -EHOSTDOWN paused or
+ *          stopped, -EOPNOTSUPP this service can't, -EPERM not allowed by the operator, -EBUSY
+ *          wrong state, -ETIMEDOUT deadline, -EPROTO an unexpected answer.
  */
 #pragma once
 
@@ -27,11 +31,11 @@ struct provider;
 struct box;
 struct exec;
 
-/* ---- states ------------------------------------------------------------------------------------------------ */
+/* ---- states ---- */
 
 /*
- * The states that people see. Each service has a table from every raw word of its API to one of these; a word that is not in
- * it is BOX_UNKNOWN, never BOX_GONE, which needs positive proof.
+ * The states that people see. Each service has a table from every raw word of its API to one of
+ * these; a word that is not in it is BOX_UNKNOWN, never BOX_GONE, which needs positive proof.
  */
 enum box_state {
         BOX_CREATING,
@@ -61,12 +65,16 @@ struct box_status {
         uint64_t memory; /* bytes */
         uint64_t disk; /* bytes */
         uint64_t expires_real_ns; /* 0: never, or unknown */
-        char sentence[256]; /* why it is in BOX_ERROR, BOX_STOPPED by itself and the like; "" none */
+        /* why it is in BOX_ERROR, BOX_STOPPED by itself and the like; "" none */
+        char sentence[256];
 };
 
-/* ---- creation ---------------------------------------------------------------------------------------------- */
+/* ---- creation ---- */
 
-/* Settings that a creation may name; bit (1 << x) of spec.given says which were named by the user or an INI section. */
+/*
+ * Settings that a creation may name; bit (1 << x) of spec.given says which were named, by the user
+ * or an INI section.
+ */
 enum setting {
         SETTING_IMAGE,
         SETTING_TEMPLATE,
@@ -119,13 +127,15 @@ struct mount_spec {
         bool is_readonly;
 };
 
-/* One sandbox to be, checked and typed. Borrowed for each call. Absent texts are NULL, absent numbers 0. */
+/* One sandbox to be, checked and typed. Borrowed for each call. What is absent is NULL or 0. */
 struct spec {
-        char key[32]; /* ours: unique for ever, [a-z0-9]+; in the service's labels where it has them */
+        /* ours: unique for ever, [a-z0-9]+; in the service's labels where it has them */
+        char key[32];
         char name[NAME_SIZE]; /* the directory's name when it was created */
         char owner[32]; /* id of the state directory */
         uint32_t given; /* SETTING_BITs that were named */
-        char *text[SETTING_COUNT]; /* settings that are words: image, net, user, workdir, isolation, host, ... */
+        /* settings that are words: image, net, user, workdir, isolation, host, ... */
+        char *text[SETTING_COUNT];
         uint32_t cpu_milli; /* thousandths of a processor */
         uint64_t memory; /* bytes */
         uint64_t disk; /* bytes */
@@ -141,7 +151,7 @@ struct spec {
         size_t mount_count;
 };
 
-/* ---- exec -------------------------------------------------------------------------------------------------- */
+/* ---- exec ---- */
 
 enum exec_stream { EXEC_STDOUT = 0, EXEC_STDERR = 1 };
 
@@ -156,38 +166,47 @@ enum exec_end_kind {
 struct exec_end {
         enum exec_end_kind kind;
         int value;
-        uint64_t dropped[2]; /* bytes a stream that came to nobody, beyond what the sink counted itself */
+        /* bytes a stream that came to nobody, beyond what the sink counted itself */
+        uint64_t dropped[2];
         char sentence[256];
 };
 
 /* One command. Borrowed for the call. */
 struct exec_req {
-        uint64_t number; /* of this exec in its sandbox: unique for the box's life; the id to attach by where `id` is ours */
+        /* unique for the box's life; the id to attach by where `id` is ours */
+        uint64_t number;
         const char *const *argv; /* NULL-terminated, at least one */
-        const char *cwd; /* absolute, or relative to the working directory; NULL: the working directory */
+        /* absolute, or relative to the working directory; NULL: the working directory */
+        const char *cwd;
         const char *user; /* NULL: the sandbox's own */
         const struct pair *env; /* added to, and over, the sandbox's; secret */
         size_t env_count;
-        uint64_t timeout_ns; /* 0: none. TERM to the process group, 5 s, KILL; the end is EXEC_END_TIMEOUT */
+        /* 0: none. TERM to the process group, 5 s, KILL; the end is EXEC_END_TIMEOUT */
+        uint64_t timeout_ns;
         bool has_stdin; /* false: /dev/null */
 };
 
 /*
- * Where an exec's output and its one end go. Called by the provider's thread, never two at once for one exec, holding no
- * lock. output may write to a local disk; end must hand on and return.
+ * Where an exec's output and its one end go. Called by the provider's thread, never two at once for
+ * one exec, holding no lock. output may write to a local disk; end must hand on and return.
  */
 struct exec_sink {
-        /* `offset` counts all bytes that this stream ever gave: a gap means that bytes were dropped. A repeat of known bytes is allowed. */
-        void (*output)(struct exec_sink *to, enum exec_stream stream, uint64_t offset, const void *data, size_t size);
+        /*
+         * `offset` counts all bytes that this stream ever gave: a gap means that bytes were
+         * dropped. A repeat of known bytes is allowed.
+         */
+        void (*output)(struct exec_sink *to, enum exec_stream stream, uint64_t offset,
+                       const void *data, size_t size);
         /* The sandbox took stdin up to `total` bytes; more may be written. */
         void (*stdin_taken)(struct exec_sink *to, uint64_t total);
         /* Exactly once, after the last output, unless exec_release came first. */
         void (*end)(struct exec_sink *to, const struct exec_end *end);
 };
 
-#define EXEC_STDIN_WINDOW (256 * 1024) /* bytes of stdin that may be written beyond what was taken */
+/* bytes of stdin that may be written beyond what was taken */
+#define EXEC_STDIN_WINDOW (256 * 1024)
 
-/* ---- news and the direct volume ---------------------------------------------------------------------------- */
+/* ---- news and the direct volume ---- */
 
 /* Given at birth; called from the provider's threads, holding no lock. */
 struct provider_listener {
@@ -210,10 +229,11 @@ struct box_found {
         struct box_status status;
 };
 struct box_sink {
-        int (*found)(struct box_sink *to, const struct box_found *found); /* borrowed; non-zero ends the list */
+        /* borrowed; non-zero ends the list */
+        int (*found)(struct box_sink *to, const struct box_found *found);
 };
 
-/* ---- the table --------------------------------------------------------------------------------------------- */
+/* ---- the table ---- */
 
 enum provider_trait {
         PROVIDER_DIRECT = 1 << 0, /* fs/ is a directory of this machine: root() is there */
@@ -223,13 +243,16 @@ enum provider_trait {
 
 struct provider_config {
         const char *instance; /* name of the INI section, else the kind */
-        const struct pair *pairs; /* keys of the section that are this provider's own; borrowed for the call */
+        /* keys of the section that are this provider's own; borrowed for the call */
+        const struct pair *pairs;
         size_t pair_count;
         unsigned allow; /* enum allow */
-        int state_dir; /* a directory of its own, mode 0700 (0711 when root), borrowed until provider_close */
+        /* a directory of its own, mode 0700 (0711 when root), borrowed until provider_close */
+        int state_dir;
         const char *state_path; /* the same as an absolute path, borrowed until provider_close */
         const char *owner;
-        const char *helper_dir; /* where our own helper executables are installed; borrowed likewise */
+        /* where our own helper executables are installed; borrowed likewise */
+        const char *helper_dir;
         const char *source; /* "FILE" for messages about pairs; NULL without a file */
         struct provider_listener listener;
 };
@@ -238,45 +261,60 @@ struct provider_ops {
         const char *name; /* registry key, [a-z0-9_-]+ */
         uint32_t traits; /* enum provider_trait */
         uint32_t settings; /* SETTING_BITs that this service can hold at all */
-        const char *const *config_keys; /* NULL-terminated: keys of an INI section that are its own */
+        /* NULL-terminated: keys of an INI section that are its own */
+        const char *const *config_keys;
 
         int (*open)(const struct provider_config *config, struct call *c, struct provider **ret);
         void (*close)(struct provider *p); /* boxes were released before. Sandboxes live on */
 
-        /* Refuse before anything is made: a value out of range (-EINVAL), not enforceable here (-EOPNOTSUPP), not allowed (-EPERM). Local work only. */
+        /*
+         * Refuse before anything is made: a value out of range (-EINVAL), not enforceable here
+         * (-EOPNOTSUPP), not allowed (-EPERM). Local work only.
+         */
         int (*check)(struct provider *p, struct call *c, const struct spec *spec);
 
-        /* Required. Repeat: create never (look for spec->key in list() first); the others always. */
-        int (*create)(struct provider *p, struct call *c, const struct spec *spec, struct box **ret);
-        int (*destroy)(struct box *b, struct call *c); /* of what is gone: success. Leaves no process and no file */
-        int (*list)(struct provider *p, struct call *c, struct box_sink *to); /* those with our owner id */
+        /* Required. Repeat: create never (look for spec->key in list() first); the others always */
+        int (*create)(struct provider *p, struct call *c, const struct spec *spec,
+                      struct box **ret);
+        /* of what is gone: success. Leaves no process and no file */
+        int (*destroy)(struct box *b, struct call *c);
+        /* those with our owner id */
+        int (*list)(struct provider *p, struct call *c, struct box_sink *to);
         int (*state)(struct box *b, struct call *c, struct box_status *ret);
 
         /* Re-attach to what a former run of ours created; local work only. */
-        int (*attach)(struct provider *p, struct call *c, const char *id, const struct spec *spec, struct box **ret);
+        int (*attach)(struct provider *p, struct call *c, const char *id, const struct spec *spec,
+                      struct box **ret);
         void (*release)(struct box *b); /* frees the struct, not the sandbox */
 
         /* Lifecycle; NULL: the service has no such thing. Already there is success. */
         int (*start)(struct box *b, struct call *c, const struct spec *spec);
-        int (*stop)(struct box *b, struct call *c); /* all processes end: TERM, 5 s, KILL; files stay */
+        /* all processes end: TERM, 5 s, KILL; files stay */
+        int (*stop)(struct box *b, struct call *c);
         int (*pause)(struct box *b, struct call *c);
         int (*resume)(struct box *b, struct call *c);
 
         /*
-         * Commands. exec_start returns once the command runs or is certain to have failed (then -Exxx and `to` is never called);
-         * -ETIMEDOUT: it may run all the same; ask by exec_attach. exec_attach: -ENOENT when the service never got it or has
-         * forgotten it; `have` are the bytes of each stream that we hold, output goes on from there; `taken`, the stdin bytes that it has.
+         * Commands. exec_start returns once the command runs or is certain to have failed (then
+         * -Exxx and `to` is never called); -ETIMEDOUT: it may run all the same; ask by exec_attach.
+         * exec_attach: -ENOENT when the service never got it or has forgotten it; `have` are the
+         * bytes of each stream that we hold, output goes on from there; `taken`, the stdin bytes
+         * that it has.
          */
-        int (*exec_start)(struct box *b, struct call *c, const struct exec_req *in, struct exec_sink *to, struct exec **ret);
-        int (*exec_attach)(struct box *b, struct call *c, uint64_t number, const char *id, const uint64_t have[2],
-                           struct exec_sink *to, struct exec **ret);
-        int (*exec_write)(struct exec *x, struct call *c, const void *data, size_t size, bool is_last);
-        int (*exec_signal)(struct exec *x, struct call *c, int signal); /* to its whole process group */
-        void (*exec_release)(struct exec *x); /* the sink is not called after it returns; the command runs on */
+        int (*exec_start)(struct box *b, struct call *c, const struct exec_req *in,
+                          struct exec_sink *to, struct exec **ret);
+        int (*exec_attach)(struct box *b, struct call *c, uint64_t number, const char *id,
+                           const uint64_t have[2], struct exec_sink *to, struct exec **ret);
+        int (*exec_write)(struct exec *x, struct call *c, const void *data, size_t size,
+                          bool is_last);
+        /* to its whole process group */
+        int (*exec_signal)(struct exec *x, struct call *c, int signal);
+        /* the sink is not called after it returns; the command runs on */
+        void (*exec_release)(struct exec *x);
 
         /* PROVIDER_DIRECT. Works in every state, from creation to destruction. */
         int (*root)(struct box *b, struct call *c, struct box_root *ret);
-        /* No process but our own can change files there now. Answers from memory. NULL: never known. */
+        /* No process but our own can change files there now. From memory. NULL: never known. */
         bool (*is_quiet)(const struct box *b);
 };
 
@@ -296,14 +334,16 @@ struct exec {
         int64_t pid; /* as seen inside, 0 unknown */
 };
 
-/* ---- what callers call ------------------------------------------------------------------------------------- */
+/* ---- what callers call ---- */
 
-int provider_open(const char *kind, const struct provider_config *config, struct call *c, struct provider **ret);
+int provider_open(const char *kind, const struct provider_config *config, struct call *c,
+                  struct provider **ret);
 void provider_close(struct provider *p); /* accepts NULL */
 int provider_check(struct provider *p, struct call *c, const struct spec *spec);
 int provider_create(struct provider *p, struct call *c, const struct spec *spec, struct box **ret);
 int provider_list(struct provider *p, struct call *c, struct box_sink *to);
-int provider_attach(struct provider *p, struct call *c, const char *id, const struct spec *spec, struct box **ret);
+int provider_attach(struct provider *p, struct call *c, const char *id, const struct spec *spec,
+                    struct box **ret);
 
 int box_destroy(struct box *b, struct call *c);
 int box_get_state(struct box *b, struct call *c, struct box_status *ret);
@@ -315,18 +355,26 @@ int box_root(struct box *b, struct call *c, struct box_root *ret);
 bool box_is_quiet(const struct box *b);
 void box_release(struct box *b); /* accepts NULL */
 
-int exec_start(struct box *b, struct call *c, const struct exec_req *in, struct exec_sink *to, struct exec **ret);
-int exec_attach(struct box *b, struct call *c, uint64_t number, const char *id, const uint64_t have[2],
-                struct exec_sink *to, struct exec **ret);
+int exec_start(struct box *b, struct call *c, const struct exec_req *in, struct exec_sink *to,
+               struct exec **ret);
+int exec_attach(struct box *b, struct call *c, uint64_t number, const char *id,
+                const uint64_t have[2], struct exec_sink *to, struct exec **ret);
 int exec_write(struct exec *x, struct call *c, const void *data, size_t size, bool is_last);
 int exec_signal(struct exec *x, struct call *c, int signal);
 void exec_release(struct exec *x); /* accepts NULL */
 
 /* Operations that a status file or a refusal can name before they are tried. */
-enum provider_op { PROVIDER_OP_START, PROVIDER_OP_STOP, PROVIDER_OP_PAUSE, PROVIDER_OP_RESUME, PROVIDER_OP_STDIN, PROVIDER_OP_SIGNAL };
+enum provider_op {
+        PROVIDER_OP_START,
+        PROVIDER_OP_STOP,
+        PROVIDER_OP_PAUSE,
+        PROVIDER_OP_RESUME,
+        PROVIDER_OP_STDIN,
+        PROVIDER_OP_SIGNAL
+};
 bool provider_can(const struct provider *p, enum provider_op op);
 
-/* ---- specs ------------------------------------------------------------------------------------------------- */
+/* ---- specs ---- */
 
 void spec_init(struct spec *s);
 void spec_done(struct spec *s); /* wipes and frees everything that it points to */

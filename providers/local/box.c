@@ -92,7 +92,7 @@ void local_release(struct box *box)
         free(b);
 }
 
-/* ---- create ------------------------------------------------------------------------------------------------------------ */
+/* ---- create ---- */
 
 struct half {
         char name[sizeof(BOX_HALF) + 128];
@@ -109,7 +109,8 @@ static struct half half_of(const char *id)
 
 static void remove_dir(const struct local *local, const char *id)
 {
-        (void)file_remove_tree(local->dir, id); /* the failure to tell is the one before; list() still shows it */
+        /* the failure to tell is the one before; list() still shows it */
+        (void)file_remove_tree(local->dir, id);
 }
 
 static int make_workspace(const struct local *local, int dir, const struct plan *plan)
@@ -118,12 +119,14 @@ static int make_workspace(const struct local *local, int dir, const struct plan 
                 return -errno;
         if (fchmodat(dir, "workspace", 0700, 0) < 0) /* whatever the umask */
                 return -errno;
-        if (local->uids && fchownat(dir, "workspace", plan->uid, plan->gid, AT_SYMLINK_NOFOLLOW) < 0)
+        if (local->uids &&
+            fchownat(dir, "workspace", plan->uid, plan->gid, AT_SYMLINK_NOFOLLOW) < 0)
                 return -errno;
         return 0;
 }
 
-static int fill_dir(const struct local *local, const char *name, mode_t mode, const struct plan *plan)
+static int fill_dir(const struct local *local, const char *name, mode_t mode,
+                    const struct plan *plan)
 {
         _cleanup_(closep) int dir = box_open_dir(local, name);
         const struct holder_id none = {0};
@@ -135,14 +138,16 @@ static int fill_dir(const struct local *local, const char *name, mode_t mode, co
 }
 
 /*
- * The directory with its workspace and record, there at one stroke: if we die half-way, it can be made again. What is there
- * already is not ours to touch.
+ * The directory with its workspace and record, there at one stroke: if we die half-way, it can be
+ * made again. What is there already is not ours to touch.
  */
-static int make_dir(struct local *local, const struct spec *spec, const struct plan *plan, struct call *c)
+static int make_dir(struct local *local, const struct spec *spec, const struct plan *plan,
+                    struct call *c)
 {
         const struct half half = half_of(spec->key);
         mode_t mode = local->uids ? 0711 : 0700;
-        int r = mkdirat(local->dir, half.name, mode) < 0 ? -errno : fill_dir(local, half.name, mode, plan);
+        int r = mkdirat(local->dir, half.name, mode) < 0 ? -errno
+                                                         : fill_dir(local, half.name, mode, plan);
 
         if (r == 0 && renameat(local->dir, half.name, local->dir, spec->key) < 0)
                 r = errno == ENOTEMPTY ? -EEXIST : -errno;
@@ -163,7 +168,9 @@ static int take_uid(struct local *local, const char *key, struct plan *plan, str
                 r = uids_take(local->uids, key, &plan->uid);
                 plan->gid = plan->uid;
         }
-        return r == -EDQUOT ? call_fail(c, r, "uid-range is used up: each sandbox needs a uid of its own") : r;
+        if (r == -EDQUOT)
+                return call_fail(c, r, "uid-range is used up: each sandbox needs a uid of its own");
+        return r;
 }
 
 static void give_uid(struct local *local, uid_t uid)
@@ -173,11 +180,13 @@ static void give_uid(struct local *local, uid_t uid)
 }
 
 /* commands see the real path without bwrap: it must fit where they are told. */
-static int check_path(const struct local *local, const char *key, const struct plan *plan, struct call *c)
+static int check_path(const struct local *local, const char *key, const struct plan *plan,
+                      struct call *c)
 {
-        if (!plan->is_isolated &&
-            strlen(local->path) + strlen(key) + sizeof("//workspace") > sizeof(((struct box_root *)0)->inside))
-                return call_fail(c, -ENAMETOOLONG, "isolation=none: the state directory's path is too long");
+        if (!plan->is_isolated && strlen(local->path) + strlen(key) + sizeof("//workspace") >
+                                          sizeof(((struct box_root *)0)->inside))
+                return call_fail(c, -ENAMETOOLONG,
+                                 "isolation=none: the state directory's path is too long");
         return 0;
 }
 
@@ -237,10 +246,11 @@ int local_create(struct provider *p, struct call *c, const struct spec *spec, st
         return 0;
 }
 
-/* ---- attach ------------------------------------------------------------------------------------------------------------ */
+/* ---- attach ---- */
 
-/* The record is damaged or was never written: what the caller knows, and whom the files belong to. */
-static int guess_plan(const struct local *local, int dir, const struct spec *spec, struct call *c, struct plan *ret)
+/* The record is damaged or was never written: what the caller knows, and whose the files are. */
+static int guess_plan(const struct local *local, int dir, const struct spec *spec, struct call *c,
+                      struct plan *ret)
 {
         struct stat st;
         int r;
@@ -270,7 +280,8 @@ static int find_holder(struct local_box *b, int dir, const struct holder_id *hol
         return 0;
 }
 
-int local_attach(struct provider *p, struct call *c, const char *id, const struct spec *spec, struct box **ret)
+int local_attach(struct provider *p, struct call *c, const char *id, const struct spec *spec,
+                 struct box **ret)
 {
         struct local *local = local_of(p);
         _cleanup_(plan_donep) struct plan plan = {0};
@@ -283,7 +294,8 @@ int local_attach(struct provider *p, struct call *c, const char *id, const struc
                 return call_fail(c, -EINVAL, "\"%s\" is no local sandbox's id", id);
         dir = box_open_dir(local, id);
         if (dir < 0)
-                return dir == -ENOENT ? call_fail(c, -ENODEV, "the sandbox is gone") : call_fail_errno(c, dir, "%s/%s", local->path, id);
+                return dir == -ENOENT ? call_fail(c, -ENODEV, "the sandbox is gone")
+                                      : call_fail_errno(c, dir, "%s/%s", local->path, id);
         r = plan_load(dir, &plan, &holder);
         if (r == -EBADMSG || r == -ENOENT)
                 r = guess_plan(local, dir, spec, c, &plan);
@@ -305,7 +317,7 @@ int local_attach(struct provider *p, struct call *c, const char *id, const struc
         return 0;
 }
 
-/* ---- destroy ----------------------------------------------------------------------------------------------------------- */
+/* ---- destroy ---- */
 
 /* Until the workspace has gone, the sandbox is found again; the rest goes at one stroke. */
 static int remove_files(struct local_box *b, struct call *c)
@@ -314,7 +326,8 @@ static int remove_files(struct local_box *b, struct call *c)
         const struct half half = half_of(b->base.id);
         int r = dir == -ENOENT ? 0 : dir < 0 ? dir : file_remove_tree(dir, "workspace");
 
-        if (r == 0 && renameat(b->local->dir, b->base.id, b->local->dir, half.name) < 0 && errno != ENOENT)
+        if (r == 0 && renameat(b->local->dir, b->base.id, b->local->dir, half.name) < 0 &&
+            errno != ENOENT)
                 r = -errno;
         if (r == 0)
                 r = file_remove_tree(b->local->dir, half.name);
@@ -351,7 +364,7 @@ int local_destroy(struct box *box, struct call *c)
         return r;
 }
 
-/* ---- state ------------------------------------------------------------------------------------------------------------- */
+/* ---- state ---- */
 
 int local_state(struct box *box, struct call *c, struct box_status *ret)
 {
@@ -361,7 +374,8 @@ int local_state(struct box *box, struct call *c, struct box_status *ret)
         (void)c; /* from memory */
         *ret = (struct box_status){0};
         mutex_lock(&b->lock);
-        ret->state = has_ended && (b->state == BOX_RUNNING || b->state == BOX_PAUSED) ? BOX_STOPPED : b->state;
+        ret->state = has_ended && (b->state == BOX_RUNNING || b->state == BOX_PAUSED) ? BOX_STOPPED
+                                                                                      : b->state;
         if (ret->state == BOX_STOPPED || ret->state == BOX_ERROR)
                 memcpy(ret->sentence, b->sentence, sizeof(ret->sentence));
         if (ret->state != b->state && !ret->sentence[0]) /* the hub is about to say so */
@@ -389,12 +403,14 @@ int local_root(struct box *box, struct call *c, struct box_root *ret)
         if (dir >= 0)
                 root.fd = openat(dir, "workspace", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
         if (root.fd < 0)
-                return dir == -ENOENT || (dir >= 0 && errno == ENOENT) ? call_fail(c, -ENODEV, "the sandbox is gone")
-                                                                       : call_fail_errno(c, dir < 0 ? dir : -errno, "workspace");
+                return dir == -ENOENT || (dir >= 0 && errno == ENOENT)
+                               ? call_fail(c, -ENODEV, "the sandbox is gone")
+                               : call_fail_errno(c, dir < 0 ? dir : -errno, "workspace");
         if (b->plan.is_isolated)
                 (void)snprintf(root.inside, sizeof(root.inside), "%s", b->plan.workdir);
         else
-                (void)snprintf(root.inside, sizeof(root.inside), "%s/%s/workspace", b->local->path, b->base.id);
+                (void)snprintf(root.inside, sizeof(root.inside), "%s/%s/workspace", b->local->path,
+                               b->base.id);
         *ret = root;
         return 0;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the inside of a sandbox looks like. From the host: system directories, read-only; from /etc only what programs need to
- * run; the workspace. Nothing else: no home, no /run, no socket, no /sys.
+ * What the inside of a sandbox looks like. From the host: system directories, read-only; from /etc
+ * only what programs need to run; the workspace. Nothing else: no home, /run, socket or /sys.
  */
 
 #include "providers/local/bwrap.h"
@@ -34,18 +34,19 @@ static void add(struct buf *to, int *r, ...)
 
 static void add_namespaces(struct buf *to, int *r, const struct plan *p)
 {
-        /* --disable-userns wants --unshare-user by name. No --die-with-parent: the sandbox outlives us. */
+        /* --disable-userns wants --unshare-user by name. No --die-with-parent: it outlives us. */
         add(to, r, "--unshare-all", "--unshare-user", NULL);
         if (p->has_net)
                 add(to, r, "--share-net", NULL);
-        add(to, r, "--disable-userns", "--new-session", "--as-pid-1", "--uid", "1000", "--gid", "1000", "--hostname", p->name,
-            NULL);
+        add(to, r, "--disable-userns", "--new-session", "--as-pid-1", "--uid", "1000", "--gid",
+            "1000", "--hostname", p->name, NULL);
 }
 
 /* Directories that are links into /usr stay links. */
 static void add_system(struct buf *to, int *r)
 {
-        static const char *const names[] = {"/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", NULL};
+        static const char *const names[] = {"/bin",   "/sbin",   "/lib", "/lib32",
+                                            "/lib64", "/libx32", NULL};
 
         add(to, r, "--ro-bind", "/usr", "/usr", NULL);
         for (size_t i = 0; names[i]; i++) {
@@ -75,10 +76,12 @@ static void add_file(struct buf *to, int *r, int fd, const char *path)
 
 static void add_etc(struct buf *to, int *r, const struct plan *p, const struct bwrap_fds *fds)
 {
-        static const char *const allowed[] = {"/etc/ld.so.cache",   "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/ld.so.preload",
-                                              "/etc/alternatives", "/etc/ssl/certs",  "/etc/localtime",    NULL};
+        static const char *const allowed[] = {
+                "/etc/ld.so.cache",  "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/ld.so.preload",
+                "/etc/alternatives", "/etc/ssl/certs",  "/etc/localtime",    NULL};
 
-        add(to, r, "--perms", "0755", "--dir", "/etc", "--perms", "0755", "--dir", "/etc/ssl", NULL);
+        add(to, r, "--perms", "0755", "--dir", "/etc", "--perms", "0755", "--dir", "/etc/ssl",
+            NULL);
         for (size_t i = 0; allowed[i]; i++)
                 add(to, r, "--ro-bind-try", allowed[i], allowed[i], NULL);
         add_file(to, r, fds->passwd, "/etc/passwd");
@@ -94,11 +97,14 @@ static void add_own(struct buf *to, int *r)
 {
         add(to, r, "--proc", "/proc", "--dev", "/dev", NULL);
         add(to, r, "--perms", "1777", "--tmpfs", "/tmp", NULL);
-        add(to, r, "--perms", "0755", "--dir", "/home", "--perms", "0700", "--tmpfs", "/home/sandbox", NULL);
-        add(to, r, "--perms", "0755", "--dir", "/run", "--perms", "0755", "--dir", "/var", "--symlink", "../tmp", "/var/tmp", NULL);
+        add(to, r, "--perms", "0755", "--dir", "/home", "--perms", "0700", "--tmpfs",
+            "/home/sandbox", NULL);
+        add(to, r, "--perms", "0755", "--dir", "/run", "--perms", "0755", "--dir", "/var",
+            "--symlink", "../tmp", "/var/tmp", NULL);
 }
 
-int bwrap_args(struct buf *to, const struct plan *p, const char *workspace, const struct bwrap_fds *fds)
+int bwrap_args(struct buf *to, const struct plan *p, const char *workspace,
+               const struct bwrap_fds *fds)
 {
         char info[16];
         int r = 0;
@@ -110,7 +116,8 @@ int bwrap_args(struct buf *to, const struct plan *p, const char *workspace, cons
         add_own(to, &r);
         add(to, &r, p->is_readonly ? "--ro-bind" : "--bind", workspace, p->workdir, NULL);
         for (size_t i = 0; i < p->mount_count; i++)
-                add(to, &r, p->mounts[i].is_readonly ? "--ro-bind" : "--bind", p->mounts[i].host, p->mounts[i].inside, NULL);
+                add(to, &r, p->mounts[i].is_readonly ? "--ro-bind" : "--bind", p->mounts[i].host,
+                    p->mounts[i].inside, NULL);
         add(to, &r, "--remount-ro", "/", "--chdir", p->workdir, "--info-fd", info, NULL);
         return r;
 }

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The argument list that makes bubblewrap build a sandbox. It reaches bwrap by --args, never by its command line. */
+/*
+ * The argument list that makes bubblewrap build a sandbox. It reaches bwrap by --args, never by its
+ * command line.
+ */
 #pragma once
 
 struct buf;
@@ -11,8 +14,12 @@ struct bwrap_fds {
         int passwd, group, hosts, hostname, nsswitch; /* files of the sandbox's /etc */
 };
 
-/* NUL-separated options up to, but without, the command. `workspace` is the host's path. 0, -ENOMEM or -E2BIG. */
-int bwrap_args(struct buf *to, const struct plan *p, const char *workspace, const struct bwrap_fds *fds);
+/*
+ * NUL-separated options up to, but without, the command. `workspace` is the host's path.
+ * 0, -ENOMEM or -E2BIG.
+ */
+int bwrap_args(struct buf *to, const struct plan *p, const char *workspace,
+               const struct bwrap_fds *fds);
 
 /* Texts of those files. */
 #define BWRAP_PASSWD                                                                               \

@@ -35,7 +35,7 @@ struct cgroups {
         unsigned v1;
 };
 
-/* ---- where they are ---------------------------------------------------------------------------------------------- */
+/* ---- where they are ---- */
 
 static bool has_word(const char *list, size_t size, const char *word)
 {
@@ -53,14 +53,18 @@ static bool has_word(const char *list, size_t size, const char *word)
         return false;
 }
 
-/* One line: "... mount-point options ... - type source super-options". Points with escapes (blanks) are passed over. */
+/*
+ * One line: "... mount-point options ... - type source super-options". Points with escapes (blanks)
+ * are passed over.
+ */
 static void find_in_line(const char *line, struct cgroup_mounts *ret)
 {
         const char *dash = strstr(line, " - ");
         char point[256], type[32], options[256] = "";
 
         if (!dash || sscanf(line, "%*s %*s %*s %*s %255s", point) != 1 ||
-            sscanf(dash, " - %31s %*s %255s", type, options) < 1 || strchr(point, '\\') || strlen(point) > 200)
+            sscanf(dash, " - %31s %*s %255s", type, options) < 1 || strchr(point, '\\') ||
+            strlen(point) > 200)
                 return;
         if (strcmp(type, "cgroup2") == 0 && !ret->v2[0])
                 memcpy(ret->v2, point, sizeof(point));
@@ -108,7 +112,7 @@ void cgroups_free(struct cgroups *g)
         free(g);
 }
 
-/* ---- files of a group --------------------------------------------------------------------------------------------- */
+/* ---- files of a group ---- */
 
 struct path {
         char text[512];
@@ -119,8 +123,8 @@ static struct path path_of(const char *mount, const char *key, const char *file)
 {
         struct path p;
 
-        (void)snprintf(p.text, sizeof(p.text), "%s/" GROUP "%s%s%s%s", mount, key ? "/" : "", key ? key : "",
-                       file ? "/" : "", file ? file : "");
+        (void)snprintf(p.text, sizeof(p.text), "%s/" GROUP "%s%s%s%s", mount, key ? "/" : "",
+                       key ? key : "", file ? "/" : "", file ? file : "");
         return p;
 }
 
@@ -148,7 +152,7 @@ static void read_text(const char *path, struct buf *to)
         (void)file_read(AT_FDCWD, path, to); /* absent is as good as empty */
 }
 
-/* ---- what works here ----------------------------------------------------------------------------------------------- */
+/* ---- what works here ---- */
 
 static bool can_write(const char *mount)
 {
@@ -183,7 +187,8 @@ static unsigned try_v2(const char *mount)
         (void)snprintf(path, sizeof(path), "%s/cgroup.controllers", mount);
         read_text(path, &controllers);
         for (unsigned i = 0; i < CGROUP_KINDS; i++) {
-                if (has_word(buf_str(&controllers), controllers.size, kind_names[i]) && delegate(mount, kind_names[i]))
+                if (has_word(buf_str(&controllers), controllers.size, kind_names[i]) &&
+                    delegate(mount, kind_names[i]))
                         can |= 1u << i;
         }
         (void)rmdir(top.text); /* others may have groups in it */
@@ -219,7 +224,7 @@ unsigned cgroups_can(struct cgroups *g)
         return v1 | v2;
 }
 
-/* ---- one sandbox's -------------------------------------------------------------------------------------------------- */
+/* ---- one sandbox's ---- */
 
 /* In all hierarchies of a set of kinds (several may be mounted together). */
 static void remove_from(const char *mount, const char *key, uint64_t deadline_ns)
@@ -227,7 +232,8 @@ static void remove_from(const char *mount, const char *key, uint64_t deadline_ns
         struct path group = path_of(mount, key, NULL);
 
         /* Its last process may still be on its way out. */
-        while (mount[0] && rmdir(group.text) < 0 && errno == EBUSY && clock_mono_ns() < deadline_ns) {
+        while (mount[0] && rmdir(group.text) < 0 && errno == EBUSY &&
+               clock_mono_ns() < deadline_ns) {
                 struct timespec pause = {.tv_nsec = 2000000};
 
                 (void)nanosleep(&pause, NULL); /* an interrupted one is a short one */
@@ -268,34 +274,39 @@ static uint64_t quota_us(uint32_t cpu_milli)
         return quota < QUOTA_MIN_US ? QUOTA_MIN_US : quota;
 }
 
-static int limit_v1(const struct cgroup_mounts *m, const char *key, const struct cgroup_limits *limits, unsigned kinds)
+static int limit_v1(const struct cgroup_mounts *m, const char *key,
+                    const struct cgroup_limits *limits, unsigned kinds)
 {
         int r = 0;
 
         if (limits->cpu_milli > 0 && (kinds & CGROUP_CPU)) {
                 r = write_number(m->v1[0], key, "cpu.cfs_period_us", PERIOD_US);
                 if (r == 0)
-                        r = write_number(m->v1[0], key, "cpu.cfs_quota_us", quota_us(limits->cpu_milli));
+                        r = write_number(m->v1[0], key, "cpu.cfs_quota_us",
+                                         quota_us(limits->cpu_milli));
         }
         if (r == 0 && limits->memory > 0 && (kinds & CGROUP_MEMORY)) {
                 r = write_number(m->v1[1], key, "memory.limit_in_bytes", limits->memory);
                 if (r == 0)
-                        r = write_number(m->v1[1], key, "memory.memsw.limit_in_bytes", limits->memory);
+                        r = write_number(m->v1[1], key, "memory.memsw.limit_in_bytes",
+                                         limits->memory);
                 if (r == -ENOENT) /* a kernel that doesn't count swap: keep it out instead */
                         r = write_number(m->v1[1], key, "memory.swappiness", 0);
         }
-        if (r == 0 && limits->processes > 0 && (kinds & CGROUP_PIDS))
-                r = write_number(m->v1[2], key, "pids.max", limits->processes + 1); /* and the holder */
+        if (r == 0 && limits->processes > 0 && (kinds & CGROUP_PIDS)) /* and the holder */
+                r = write_number(m->v1[2], key, "pids.max", limits->processes + 1);
         return r;
 }
 
-static int limit_v2(const char *mount, const char *key, const struct cgroup_limits *limits, unsigned kinds)
+static int limit_v2(const char *mount, const char *key, const struct cgroup_limits *limits,
+                    unsigned kinds)
 {
         char text[64];
         int r = 0;
 
         if (limits->cpu_milli > 0 && (kinds & CGROUP_CPU)) {
-                (void)snprintf(text, sizeof(text), "%" PRIu64 " %u", quota_us(limits->cpu_milli), PERIOD_US);
+                (void)snprintf(text, sizeof(text), "%" PRIu64 " %u", quota_us(limits->cpu_milli),
+                               PERIOD_US);
                 r = write_file(path_of(mount, key, "cpu.max").text, text);
         }
         if (r == 0 && limits->memory > 0 && (kinds & CGROUP_MEMORY)) {
@@ -313,11 +324,13 @@ static int limit_v2(const char *mount, const char *key, const struct cgroup_limi
 /* The hierarchies that these limits need, and the freezer. */
 static unsigned needed(const struct cgroup_limits *limits)
 {
-        return (limits->cpu_milli > 0 ? CGROUP_CPU : 0u) | (limits->memory > 0 ? CGROUP_MEMORY : 0u) |
+        return (limits->cpu_milli > 0 ? CGROUP_CPU : 0u) |
+               (limits->memory > 0 ? CGROUP_MEMORY : 0u) |
                (limits->processes > 0 ? CGROUP_PIDS : 0u) | CGROUP_FREEZER;
 }
 
-static int enter_v2(const struct cgroups *g, const char *key, const struct cgroup_limits *limits, unsigned kinds, pid_t pid)
+static int enter_v2(const struct cgroups *g, const char *key, const struct cgroup_limits *limits,
+                    unsigned kinds, pid_t pid)
 {
         int r = make(g->mounts.v2, key);
 
@@ -352,7 +365,8 @@ static int enter(struct cgroups *g, const char *key, const struct cgroup_limits 
         return r == 0 && v2 ? enter_v2(g, key, limits, v2, pid) : r;
 }
 
-int cgroup_enter(struct cgroups *g, const char *key, const struct cgroup_limits *limits, pid_t pid, struct call *c)
+int cgroup_enter(struct cgroups *g, const char *key, const struct cgroup_limits *limits, pid_t pid,
+                 struct call *c)
 {
         int r;
 
@@ -361,7 +375,7 @@ int cgroup_enter(struct cgroups *g, const char *key, const struct cgroup_limits 
         return r < 0 ? call_fail_errno(c, r, "limits by cgroup") : 0;
 }
 
-/* ---- the freezer ----------------------------------------------------------------------------------------------------- */
+/* ---- the freezer ---- */
 
 /* The file that freezes, "" when there is none. */
 static struct path freezer_of(const struct cgroups *g, const char *key, bool *ret_is_v2)
@@ -410,7 +424,8 @@ int cgroup_freeze(struct cgroups *g, const char *key, bool frozen)
         while (r == 0) {
                 struct timespec pause = {.tv_nsec = 1000000};
 
-                r = write_file(p.text, is_v2 ? (frozen ? "1" : "0") : (frozen ? "FROZEN" : "THAWED"));
+                r = write_file(p.text,
+                               is_v2 ? (frozen ? "1" : "0") : (frozen ? "FROZEN" : "THAWED"));
                 if (r < 0 || cgroup_is_frozen(g, key) == frozen)
                         return r;
                 if (clock_mono_ns() > deadline_ns)

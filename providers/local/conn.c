@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The connection to a holder. Sending is done by whoever has something to say, under the box's lock, into a socket that never
- * blocks; what doesn't fit waits in a queue that the hub empties. Receiving is the hub's. Every byte from there is hostile: what
- * is not exactly a frame that may come now ends the connection.
+ * The connection to a holder. Sending is done by whoever has something to say, under the box's
+ * lock, into a socket that never blocks; what doesn't fit waits in a queue that the hub empties.
+ * Receiving is the hub's. Every byte from there is hostile: what is not exactly a frame that may
+ * come now ends the connection.
  */
 
 #include "providers/local/local.h"
@@ -22,8 +23,9 @@
 
 #define OUT_MAX (16u << 20)
 #define WAIT_STEP_NS (100 * NS_PER_MS)
+#define BROKEN "the holder of this sandbox broke its protocol: it can't be trusted any more"
 
-/* ---- sending ----------------------------------------------------------------------------------------------------- */
+/* ---- sending ---- */
 
 /* Bytes that went out; the descriptor goes with the first of them. -errno, -EAGAIN none. */
 static ssize_t send_some(int socket, const void *data, size_t size, int fd)
@@ -81,7 +83,7 @@ static int queue_locked(struct local_box *b, const void *data, size_t size) REQU
         return r;
 }
 
-/* A frame that is followed by others in the queue can't carry a descriptor: wait until the queue is empty. */
+/* A frame with others behind it in the queue can't carry a descriptor: wait until it is empty. */
 static int send_locked(struct local_box *b, const struct buf *frame, int fd) REQUIRES(b->lock)
 {
         ssize_t n = 0;
@@ -93,7 +95,8 @@ static int send_locked(struct local_box *b, const struct buf *frame, int fd) REQ
                 if (n == -EAGAIN && fd < 0)
                         n = 0;
                 if (n < 0)
-                        return n == -EAGAIN || n == -ENOMEM || n == -ETOOMANYREFS ? -EAGAIN : -EHOSTDOWN;
+                        return n == -EAGAIN || n == -ENOMEM || n == -ETOOMANYREFS ? -EAGAIN
+                                                                                  : -EHOSTDOWN;
         }
         /* Half a frame can't be taken back: the connection is over if its rest can't be kept. */
         if (queue_locked(b, frame->data + n, frame->size - (size_t)n) < 0) {
@@ -120,15 +123,16 @@ int conn_send_locked(struct local_box *b, const struct proto_msg *m, int fd)
         return r < 0 ? r : send_locked(b, &frame, fd);
 }
 
-/* ---- waiting ----------------------------------------------------------------------------------------------------- */
+/* ---- waiting ---- */
 
 int box_wait_locked(struct local_box *b, struct call *c)
 {
         uint64_t step_ns = clock_after(WAIT_STEP_NS);
         int r = call_check(c);
 
-        if (r == 0)
-                (void)cond_wait_until(&b->changed, &b->lock, step_ns < c->deadline_ns ? step_ns : c->deadline_ns); /* looked at again */
+        if (r == 0) /* looked at again */
+                (void)cond_wait_until(&b->changed, &b->lock,
+                                      step_ns < c->deadline_ns ? step_ns : c->deadline_ns);
         return r;
 }
 
@@ -157,7 +161,7 @@ static int on_reply(struct local_box *b, const struct proto_msg *m)
 
         mutex_lock(&b->lock);
         last = b->seq;
-        list_for_each(at, &b->waits) {
+        list_for_each (at, &b->waits) {
                 struct wait *w = container_of(at, struct wait, link);
 
                 if (w->seq != m->reply.seq || w->is_done)
@@ -177,7 +181,7 @@ static int on_reply(struct local_box *b, const struct proto_msg *m)
         return 0;
 }
 
-/* ---- receiving ----------------------------------------------------------------------------------------------------- */
+/* ---- receiving ---- */
 
 /* What it says counts only when it has seen every command that we sent. */
 static void take_quiet(struct local_box *b, const struct proto_quiet *q)
@@ -251,7 +255,7 @@ static int receive(struct local_box *b)
         size_t held = b->conn.in.size;
         ssize_t n, used;
 
-        /* The beginning of a frame goes in front: at most PROTO_ANSWER_MAX bytes, less than the scratch. */
+        /* A frame's beginning goes in front: at most PROTO_ANSWER_MAX, less than the scratch. */
         if (held > 0)
                 memcpy(scratch, b->conn.in.data, held);
         n = recv(b->conn.source.fd, scratch + held, HUB_SCRATCH - held, MSG_DONTWAIT);
@@ -288,9 +292,7 @@ static void conn_ready(struct hub_source *s, uint32_t events)
         }
         if (r < 0) {
                 log_debug("local", "%s: holder's connection: %s", b->base.id, errno_name(r));
-                life_broken(b, r == -EPROTO  ? "the holder of this sandbox broke its protocol: it can't be trusted any more"
-                              : r == -ENOMEM ? "out of memory"
-                                             : NULL);
+                life_broken(b, r == -EPROTO ? BROKEN : r == -ENOMEM ? "out of memory" : NULL);
         }
 }
 
@@ -310,7 +312,7 @@ void conn_drain(struct local_box *b)
                 ;
 }
 
-/* ---- open, close ----------------------------------------------------------------------------------------------------- */
+/* ---- open, close ---- */
 
 static int connect_to(int dir, int *ret)
 {
@@ -319,7 +321,8 @@ static int connect_to(int dir, int *ret)
 
         if (fd < 0)
                 return -errno;
-        (void)snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/holder.sock", dir);
+        (void)snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/holder.sock",
+                       dir);
         if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) < 0)
                 return -errno;
         *ret = STEAL_FD(fd);

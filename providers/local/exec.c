@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Commands of a local sandbox, seen from outside. The holder numbers bytes and keeps what was not acknowledged; here it is handed to
- * the sink and then acknowledged. An end is forgotten by the holder when its exec is released, not before: whoever dies before he
- * has written it down gets it again.
+ * Commands of a local sandbox, seen from outside. The holder numbers bytes and keeps what was not
+ * acknowledged; here it is handed to the sink and then acknowledged. An end is forgotten by the
+ * holder when its exec is released, not before: whoever dies before he wrote it down gets it again.
  *
  * Sinks are called on the hub's thread with no lock; `is_calling` lets exec_release wait for that.
  */
@@ -32,7 +32,7 @@ static struct local_exec *local_exec(struct exec *x)
 
 static struct local_exec *find_locked(struct local_box *b, uint64_t number) REQUIRES(b->lock)
 {
-        list_for_each(at, &b->execs_list) {
+        list_for_each (at, &b->execs_list) {
                 struct local_exec *x = container_of(at, struct local_exec, link);
 
                 if (x->number == number)
@@ -41,7 +41,7 @@ static struct local_exec *find_locked(struct local_box *b, uint64_t number) REQU
         return NULL;
 }
 
-/* ---- from the holder: on the hub --------------------------------------------------------------------------------- */
+/* ---- from the holder: on the hub ---- */
 
 /* The exec and its sink, marked as being called; NULL: nobody wants it. */
 static struct local_exec *begin_locked(struct local_box *b, uint64_t number) REQUIRES(b->lock)
@@ -90,8 +90,8 @@ int exec_on_output(struct local_box *b, const struct proto_msg *m)
         if (!x)
                 return r;
         if (known < m->output.size)
-                sink->output(sink, (enum exec_stream)stream, offset + known, (const char *)m->output.data + known,
-                             m->output.size - (size_t)known);
+                sink->output(sink, (enum exec_stream)stream, offset + known,
+                             (const char *)m->output.data + known, m->output.size - (size_t)known);
         finish(b, x);
         return 0;
 }
@@ -127,7 +127,8 @@ int exec_on_taken(struct local_box *b, const struct proto_msg *m)
 }
 
 /* Hand on the one end of an exec that begin_locked gave. */
-static void tell_end(struct local_box *b, struct local_exec *x, struct exec_sink *sink, const struct exec_end *end)
+static void tell_end(struct local_box *b, struct local_exec *x, struct exec_sink *sink,
+                     const struct exec_end *end)
 {
         sink->end(sink, end);
         finish(b, x);
@@ -150,7 +151,8 @@ int exec_on_end(struct local_box *b, const struct proto_msg *m)
                 sink = x->sink;
                 x->is_ended = true;
                 for (unsigned i = 0; i < 2; i++)
-                        end.dropped[i] = m->end.total[i] > x->next[i] ? m->end.total[i] - x->next[i] : 0;
+                        end.dropped[i] =
+                                m->end.total[i] > x->next[i] ? m->end.total[i] - x->next[i] : 0;
         }
         mutex_unlock(&b->lock);
         if (x)
@@ -160,12 +162,13 @@ int exec_on_end(struct local_box *b, const struct proto_msg *m)
 
 void exec_on_reply(struct local_box *b, const struct proto_msg *m)
 {
-        const struct exec_end end = {.kind = EXEC_END_LOST, .sentence = "the sandbox doesn't know this command any more"};
+        const struct exec_end end = {.kind = EXEC_END_LOST,
+                                     .sentence = "the sandbox doesn't know this command any more"};
         struct exec_sink *sink = NULL;
         struct local_exec *x = NULL;
 
         mutex_lock(&b->lock);
-        list_for_each(at, &b->execs_list) {
+        list_for_each (at, &b->execs_list) {
                 struct local_exec *each = container_of(at, struct local_exec, link);
 
                 if (each->attach_seq == 0 || each->attach_seq != m->reply.seq)
@@ -188,7 +191,8 @@ void exec_on_reply(struct local_box *b, const struct proto_msg *m)
 
 static void ack_locked(struct local_box *b, struct local_exec *x) REQUIRES(b->lock)
 {
-        const struct proto_msg m = {.type = PROTO_ACK, .ack = {.number = x->number, .position = x->position}};
+        const struct proto_msg m = {.type = PROTO_ACK,
+                                    .ack = {.number = x->number, .position = x->position}};
 
         if (x->position - x->acked >= ACK_EVERY && !x->is_ended && conn_send_locked(b, &m, -1) == 0)
                 x->acked = x->position;
@@ -197,7 +201,7 @@ static void ack_locked(struct local_box *b, struct local_exec *x) REQUIRES(b->lo
 void exec_ack_all(struct local_box *b)
 {
         mutex_lock(&b->lock);
-        list_for_each(at, &b->execs_list)
+        list_for_each (at, &b->execs_list)
                 ack_locked(b, container_of(at, struct local_exec, link));
         mutex_unlock(&b->lock);
 }
@@ -213,7 +217,7 @@ void exec_lose_all(struct local_box *b, const char *sentence)
 
                 x = NULL;
                 mutex_lock(&b->lock);
-                list_for_each(at, &b->execs_list) {
+                list_for_each (at, &b->execs_list) {
                         x = begin_locked(b, container_of(at, struct local_exec, link)->number);
                         if (x)
                                 break;
@@ -228,7 +232,7 @@ void exec_lose_all(struct local_box *b, const char *sentence)
         } while (x);
 }
 
-/* ---- start --------------------------------------------------------------------------------------------------------- */
+/* ---- start ---- */
 
 /* Where the holder keeps the output: a file without a name, beside the workspace where possible. */
 static int open_log(const struct local_box *b)
@@ -273,7 +277,8 @@ static int pack_cwd(const struct local_box *b, const struct exec_req *in, struct
         int r;
 
         if (!b->plan.is_isolated) {
-                (void)snprintf(workspace, sizeof(workspace), "%s/%s/workspace", b->local->path, b->base.id);
+                (void)snprintf(workspace, sizeof(workspace), "%s/%s/workspace", b->local->path,
+                               b->base.id);
                 top = workspace;
         }
         if (in->cwd && in->cwd[0] == '/')
@@ -295,7 +300,8 @@ static void packed_done(struct packed *p)
         buf_done(&p->cwd);
 }
 
-static int pack(const struct local_box *b, const struct exec_req *in, struct packed *p, struct proto_msg *m)
+static int pack(const struct local_box *b, const struct exec_req *in, struct packed *p,
+                struct proto_msg *m)
 {
         int r = pack_argv(in, &p->argv, &m->exec.argv);
 
@@ -372,7 +378,8 @@ static void no_longer_locked(struct local_box *b, struct local_exec *x) REQUIRES
         list_remove(&x->link);
 }
 
-static void send_about_locked(struct local_box *b, enum proto_type type, uint64_t number) REQUIRES(b->lock)
+static void send_about_locked(struct local_box *b, enum proto_type type, uint64_t number)
+        REQUIRES(b->lock)
 {
         struct proto_msg m = {.type = type};
 
@@ -384,8 +391,8 @@ static void send_about_locked(struct local_box *b, enum proto_type type, uint64_
 }
 
 /* EXEC goes out when the queue lets it; 0 once it has. */
-static int request_locked(struct local_box *b, struct proto_msg *m, int log_fd, struct local_exec *x, struct wait *w,
-                          struct call *c) REQUIRES(b->lock)
+static int request_locked(struct local_box *b, struct proto_msg *m, int log_fd,
+                          struct local_exec *x, struct wait *w, struct call *c) REQUIRES(b->lock)
 {
         int r = check_running_locked(b, c);
 
@@ -408,8 +415,8 @@ static int request_locked(struct local_box *b, struct proto_msg *m, int log_fd, 
         return r;
 }
 
-static int start_locked(struct local_box *b, struct proto_msg *m, int log_fd, struct local_exec *x, struct call *c)
-        REQUIRES(b->lock)
+static int start_locked(struct local_box *b, struct proto_msg *m, int log_fd, struct local_exec *x,
+                        struct call *c) REQUIRES(b->lock)
 {
         struct wait w = {0};
         int r;
@@ -427,7 +434,8 @@ static int start_locked(struct local_box *b, struct proto_msg *m, int log_fd, st
         if (r < 0) {
                 no_longer_locked(b, x);
                 send_about_locked(b, PROTO_DETACH, x->number);
-                return call_fail(c, -ETIMEDOUT, "no word from the sandbox whether the command was started");
+                return call_fail(c, -ETIMEDOUT,
+                                 "no word from the sandbox whether the command was started");
         }
         r = start_error(w.code);
         if (r < 0) {
@@ -438,18 +446,23 @@ static int start_locked(struct local_box *b, struct proto_msg *m, int log_fd, st
         return 0;
 }
 
-int local_exec_start(struct box *box, struct call *c, const struct exec_req *in, struct exec_sink *to, struct exec **ret)
+int local_exec_start(struct box *box, struct call *c, const struct exec_req *in,
+                     struct exec_sink *to, struct exec **ret)
 {
         struct local_box *b = local_box(box);
-        _cleanup_(packed_done) struct packed p = {BUF_INIT(PROTO_FRAME_MAX), BUF_INIT(PROTO_FRAME_MAX), BUF_INIT(PROTO_FRAME_MAX)};
+        _cleanup_(packed_done) struct packed p = {
+                BUF_INIT(PROTO_FRAME_MAX), BUF_INIT(PROTO_FRAME_MAX), BUF_INIT(PROTO_FRAME_MAX)};
         struct proto_msg m = {.type = PROTO_EXEC,
-                              .exec = {.number = in->number, .timeout_ns = in->timeout_ns, .has_stdin = in->has_stdin}};
+                              .exec = {.number = in->number,
+                                       .timeout_ns = in->timeout_ns,
+                                       .has_stdin = in->has_stdin}};
         _cleanup_(closep) int log_fd = -1;
         struct local_exec *x;
         int r;
 
         if (in->user && strcmp(in->user, "sandbox") != 0 && strcmp(in->user, "1000") != 0)
-                return call_fail(c, -EOPNOTSUPP, "user=%s: a local sandbox has the user sandbox only", in->user);
+                return call_fail(c, -EOPNOTSUPP,
+                                 "user=%s: a local sandbox has the user sandbox only", in->user);
         r = pack(b, in, &p, &m);
         if (r < 0)
                 return call_fail(c, r, "the command is too long");
@@ -469,9 +482,10 @@ int local_exec_start(struct box *box, struct call *c, const struct exec_req *in,
         return r;
 }
 
-/* ---- attach -------------------------------------------------------------------------------------------------------- */
+/* ---- attach ---- */
 
-static int attach_locked(struct local_box *b, struct local_exec *x, struct call *c) REQUIRES(b->lock)
+static int attach_locked(struct local_box *b, struct local_exec *x, struct call *c)
+        REQUIRES(b->lock)
 {
         struct proto_msg m = {.type = PROTO_ATTACH, .attach = {.number = x->number}};
         struct wait w = {0};
@@ -479,7 +493,8 @@ static int attach_locked(struct local_box *b, struct local_exec *x, struct call 
 
         list_init(&w.link);
         if (b->conn.source.fd < 0)
-                return call_fail(c, -ENOENT, "the sandbox is %s: what ran in it has ended", box_state_name(b->state));
+                return call_fail(c, -ENOENT, "the sandbox is %s: what ran in it has ended",
+                                 box_state_name(b->state));
         if (find_locked(b, x->number))
                 return call_fail(c, -EEXIST, "exec %" PRIu64 " is attached already", x->number);
         wait_add_locked(b, &w);
@@ -501,14 +516,16 @@ static int attach_locked(struct local_box *b, struct local_exec *x, struct call 
                 no_longer_locked(b, x);
                 send_about_locked(b, PROTO_DETACH, x->number);
                 r = r == -EHOSTDOWN ? -ENOENT : r;
-                return call_fail(c, r, r == -ENOENT ? "the sandbox doesn't know this command any more" : "no word from the sandbox");
+                return call_fail(c, r,
+                                 r == -ENOENT ? "the sandbox doesn't know this command any more"
+                                              : "no word from the sandbox");
         }
         x->base.pid = w.pid;
         return 0;
 }
 
-int local_exec_attach(struct box *box, struct call *c, uint64_t number, const char *id, const uint64_t have[2],
-                      struct exec_sink *to, struct exec **ret)
+int local_exec_attach(struct box *box, struct call *c, uint64_t number, const char *id,
+                      const uint64_t have[2], struct exec_sink *to, struct exec **ret)
 {
         struct local_box *b = local_box(box);
         struct local_exec *x = new_exec(b, number, to);
@@ -530,11 +547,11 @@ int local_exec_attach(struct box *box, struct call *c, uint64_t number, const ch
         return r;
 }
 
-/* ---- stdin, signals, release --------------------------------------------------------------------------------------- */
+/* ---- stdin, signals, release ---- */
 
 /* All of it or nothing: in frames of at most PROTO_CHUNK_MAX, sent as one. */
-static int write_locked(struct local_box *b, struct local_exec *x, const char *data, size_t size, bool is_last)
-        REQUIRES(b->lock)
+static int write_locked(struct local_box *b, struct local_exec *x, const char *data, size_t size,
+                        bool is_last) REQUIRES(b->lock)
 {
         _cleanup_(buf_wipe) struct buf frames = BUF_INIT(2 * EXEC_STDIN_WINDOW);
         size_t at = 0;
@@ -584,7 +601,8 @@ int local_exec_signal(struct exec *base, struct call *c, int signal)
 {
         const struct local_exec *x = local_exec(base);
         struct local_box *b = local_box(base->box);
-        const struct proto_msg m = {.type = PROTO_SIGNAL, .signal = {.number = x->number, .signal = (uint32_t)signal}};
+        const struct proto_msg m = {.type = PROTO_SIGNAL,
+                                    .signal = {.number = x->number, .signal = (uint32_t)signal}};
         int r;
 
         if (signal < 1 || signal > 64)

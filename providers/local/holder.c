@@ -4,9 +4,9 @@
  *
  *      sbxfs-holder REACH LISTENER EXECUTABLE ID
  *
- * REACH is namespace, uid or tree; LISTENER the descriptor of the listening socket; EXECUTABLE that of this program or -1
- * (closed at once: nothing inside shall have it); ID is for people who look at ps. Under the uid of a sandbox whose holder was
- * killed, `sbxfs-holder kill` ends what it left behind.
+ * REACH is namespace, uid or tree; LISTENER the descriptor of the listening socket; EXECUTABLE that
+ * of this program or -1 (closed at once: nothing inside shall have it); ID is for people who look
+ * at ps. `sbxfs-holder kill` ends what a killed holder left, under the uid of its sandbox.
  */
 
 #include "providers/local/holder.h"
@@ -28,7 +28,8 @@
 #include "transport/base/clock.h"
 
 #define EVENTS_MAX 64
-#define LONELY_NS (20 * NS_PER_S) /* nobody came after the start: sbxfs died before it wrote down that we are */
+/* nobody came after the start: sbxfs died before it wrote down that we are */
+#define LONELY_NS (20 * NS_PER_S)
 #define FILES_SOFT 1024 /* what commands inherit */
 #define KEYCTL_JOIN_SESSION_KEYRING 1
 
@@ -63,11 +64,13 @@ static void signals_ready(struct holder *h, struct source *s, uint32_t events)
         commands_reap(h);
 }
 
-/* ---- start -------------------------------------------------------------------------------------------------- */
+/* ---- start ---- */
 
 static enum holder_reach parse_reach(const char *word)
 {
-        return strcmp(word, "namespace") == 0 ? REACH_NAMESPACE : strcmp(word, "uid") == 0 ? REACH_UID : REACH_TREE;
+        return strcmp(word, "namespace") == 0 ? REACH_NAMESPACE
+               : strcmp(word, "uid") == 0     ? REACH_UID
+                                              : REACH_TREE;
 }
 
 /* Everything but the listener; 0, 1 and 2 become /dev/null. */
@@ -83,8 +86,8 @@ static void close_others(struct holder *h)
                         _exit(2);
         }
         h->listener.fd = listener;
-        if (listener > 3)
-                (void)syscall(SYS_close_range, 3, listener - 1, 0); /* an old kernel: they are CLOEXEC all the same */
+        if (listener > 3) /* an old kernel: they are CLOEXEC all the same */
+                (void)syscall(SYS_close_range, 3, listener - 1, 0);
         (void)syscall(SYS_close_range, listener + 1, ~0U, 0);
 }
 
@@ -106,7 +109,7 @@ static void harden(struct holder *h)
         if (h->reach != REACH_NAMESPACE && prctl(PR_SET_CHILD_SUBREAPER, 1) < 0)
                 _exit(2);
         (void)prctl(PR_SET_NAME, "sbxfs-holder"); /* a convenience */
-        /* Keys of the mounting user's session are not for the sandbox. A kernel without keys has none. */
+        /* The mounting user's keys are not for the sandbox. A kernel without keys has none. */
         (void)syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL);
         (void)umask(022);
         limit_files();
@@ -119,7 +122,7 @@ static int open_signals(void)
         (void)sigfillset(&all);
         (void)sigemptyset(&wanted);
         (void)sigaddset(&wanted, SIGCHLD);
-        if (sigprocmask(SIG_SETMASK, &all, NULL) < 0)
+        if (pthread_sigmask(SIG_SETMASK, &all, NULL) != 0)
                 return -1;
         return signalfd(-1, &wanted, SFD_CLOEXEC | SFD_NONBLOCK);
 }
@@ -144,7 +147,7 @@ static void start(struct holder *h)
         source_watch(h, &h->listener, EPOLLIN);
 }
 
-/* ---- the loop ----------------------------------------------------------------------------------------------- */
+/* ---- the loop ---- */
 
 static uint64_t next_deadline(const struct holder *h)
 {
@@ -180,7 +183,8 @@ int main(int argc, char **argv)
         start(&h);
         for (;;) {
                 struct epoll_event events[EVENTS_MAX];
-                int count = epoll_wait(h.epoll, events, EVENTS_MAX, clock_poll_ms(next_deadline(&h)));
+                int count =
+                        epoll_wait(h.epoll, events, EVENTS_MAX, clock_poll_ms(next_deadline(&h)));
                 uint64_t now_ns;
 
                 for (int i = 0; i < count; i++) {

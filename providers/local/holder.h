@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The holder: process 1 of a sandbox. It starts each command, keeps what it prints until sbxfs has it, and outlives
- * sbxfs. What one command leaves running stays its child, until stop.
+ * The holder: process 1 of a sandbox. It starts each command, keeps what it prints until sbxfs has
+ * it, and outlives sbxfs. What one command leaves running stays its child, until stop.
  *
- * Its parts: holder.c (start, event loop), holder_conn.c (the connection to sbxfs), holder_command.c (one command's life),
- * holder_log.c (output kept), holder_kill.c (signals to everything).
+ * Its parts: holder.c (start, event loop), holder_conn.c (the connection to sbxfs),
+ * holder_command.c (one command's life), holder_log.c (its output), holder_kill.c (signals to all).
  *
- * Threads: one. Nothing blocks but epoll_wait. A command that is done with is freed after the round of events.
- * Trust:   the commands run under the same uid and may hate us. We can't be traced or read (PR_SET_DUMPABLE is 0), take
- *          no signal from inside (all are blocked), and have no file but /proc, /dev and descriptors.
+ * Threads: one. Nothing blocks but epoll_wait. A command that is done with is freed after the round
+ *          of events.
+ * Trust:   the commands run under the same uid and may hate us. We can't be traced or read
+ *          (PR_SET_DUMPABLE is 0), take no signal from inside (all are blocked), and have no file
+ *          but /proc, /dev and descriptors.
  */
 #pragma once
 
@@ -84,7 +86,7 @@ struct holder {
         uint64_t leave_ns; /* exit then, whatever is unsent */
 };
 
-/* holder.c: change what is watched of a source; 0 unregisters. Failures end the holder: there is no way to go on. */
+/* holder.c: change what is watched of a source; 0 unregisters. Failures end the holder. */
 void source_watch(struct holder *h, struct source *s, uint32_t events);
 void source_close(struct holder *h, struct source *s);
 
@@ -98,9 +100,11 @@ struct proto_quiet conn_quiet(const struct holder *h);
 /* holder_command.c */
 struct command *command_find(struct holder *h, uint64_t number); /* not the forgotten ones */
 /* Takes ownership of log_fd. 0 with *ret, or -errno with a sentence. */
-int command_start(struct holder *h, const struct proto_msg *m, int log_fd, char *sentence, size_t size, struct command **ret);
+int command_start(struct holder *h, const struct proto_msg *m, int log_fd, char *sentence,
+                  size_t size, struct command **ret);
 int command_stdin(struct holder *h, struct command *x, const struct proto_msg *m); /* -EPROTO */
-void command_flow(struct holder *h, struct command *x); /* read its pipes, or wait until it was acknowledged */
+/* read its pipes, or wait until it was acknowledged */
+void command_flow(struct holder *h, struct command *x);
 void command_forget(struct holder *h, struct command *x);
 void commands_reap(struct holder *h); /* after SIGCHLD: ends and quietness */
 void commands_tick(struct holder *h, uint64_t now_ns);

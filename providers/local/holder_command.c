@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One command: started in a session and process group of its own, its output read into its log, its stdin fed, its time
- * limited, its end kept until sbxfs has seen it.
+ * One command: started in a session and process group of its own, its output read into its log, its
+ * stdin fed, its time limited, its end kept until sbxfs has seen it.
  *
- *      running -> (main process reaped, pipes drained of what they held) -> ended -> (end seen) forgotten
- *      -> (pipes closed by those that were left running; what they write meanwhile is thrown away) -> freed
+ *      running -> (main process reaped, pipes drained of what they held) -> ended
+ *      -> (end seen) forgotten -> (pipes closed by those that were left running; what they write
+ *      meanwhile is thrown away) -> freed
  */
 
 #include "providers/local/holder.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -28,7 +30,7 @@
 
 static char chunk[PROTO_CHUNK_MAX];
 
-/* ---- output ------------------------------------------------------------------------------------------------- */
+/* ---- output ---- */
 
 static void keep_output(struct command *x, unsigned stream, size_t size)
 {
@@ -102,7 +104,7 @@ static void drain_output(struct holder *h, struct command *x, unsigned stream)
         }
 }
 
-/* ---- stdin -------------------------------------------------------------------------------------------------- */
+/* ---- stdin ---- */
 
 static void report_taken(struct holder *h, struct command *x)
 {
@@ -172,7 +174,7 @@ int command_stdin(struct holder *h, struct command *x, const struct proto_msg *m
         return 0;
 }
 
-/* ---- start -------------------------------------------------------------------------------------------------- */
+/* ---- start ---- */
 
 /* Our end and the command's end of a pipe. */
 static int open_pipe(int *ret_ours, int *ret_theirs, bool is_input)
@@ -240,7 +242,8 @@ static int find_program(int cwd, const char *name, const char *path, char *ret, 
                 return (size_t)snprintf(ret, size, "%s", name) < size ? 0 : -ENAMETOOLONG;
         while (*name) {
                 size_t length = strcspn(path, ":");
-                int n = snprintf(ret, size, "%.*s%s%s", (int)length, path, length > 0 ? "/" : "./", name);
+                int n = snprintf(ret, size, "%.*s%s%s", (int)length, path, length > 0 ? "/" : "./",
+                                 name);
 
                 if (n > 0 && (size_t)n < size && faccessat(cwd, ret, X_OK, 0) == 0)
                         return 0;
@@ -308,13 +311,14 @@ static int spawn(const struct holder *h, const struct start *s, pid_t *ret)
         }
         r = add_actions(&actions, s);
         if (r == 0)
-                r = posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK);
+                r = posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGDEF |
+                                                            POSIX_SPAWN_SETSIGMASK);
         if (r == 0)
                 r = posix_spawnattr_setsigdefault(&attr, &all);
         if (r == 0)
                 r = posix_spawnattr_setsigmask(&attr, &none);
         if (r == 0) {
-                /* When memory runs out, the kernel shall take them before us: then this command ends, not the sandbox. */
+                /* When memory runs out, this command shall end, not we and with us the sandbox. */
                 set_oom(h, "300");
                 r = posix_spawn(ret, s->program, &actions, &attr, s->argv, s->envp);
                 set_oom(h, "0");
@@ -324,20 +328,24 @@ static int spawn(const struct holder *h, const struct start *s, pid_t *ret)
         return -r;
 }
 
-static int prepare(struct holder *h, struct command *x, const struct proto_msg *m, struct start *s, char *sentence,
-                   size_t size)
+static int prepare(struct holder *h, struct command *x, const struct proto_msg *m, struct start *s,
+                   char *sentence, size_t size)
 {
-        struct proto_strings env = {.count = h->env_count, .data = h->env.data, .size = h->env.size}, none = {0};
+        struct proto_strings none = {0};
+        struct proto_strings env = {
+                .count = h->env_count, .data = h->env.data, .size = h->env.size};
         int r = 0;
 
         s->argv = pointers(&m->exec.argv, &none);
         s->envp = pointers(&m->exec.env, &env);
         if (!s->argv || !s->envp)
                 return -ENOMEM;
+        assert(s->argv[0]); /* proto.c passes no command without a word */
         s->cwd = open(m->exec.cwd.data, O_PATH | O_DIRECTORY | O_CLOEXEC);
         if (s->cwd < 0) {
                 r = -errno;
-                (void)snprintf(sentence, size, "cwd %.120s: %s", m->exec.cwd.data, strerrordesc_np(-r));
+                (void)snprintf(sentence, size, "cwd %.120s: %s", m->exec.cwd.data,
+                               strerrordesc_np(-r));
                 return r;
         }
         r = find_program(s->cwd, s->argv[0], search_path(s->envp), s->program, sizeof(s->program));
@@ -353,7 +361,8 @@ static int prepare(struct holder *h, struct command *x, const struct proto_msg *
         return r;
 }
 
-static int launch(struct holder *h, struct command *x, const struct proto_msg *m, char *sentence, size_t size)
+static int launch(struct holder *h, struct command *x, const struct proto_msg *m, char *sentence,
+                  size_t size)
 {
         _cleanup_(start_done) struct start s = {.cwd = -1, .child = {-1, -1, -1}};
         int r = prepare(h, x, m, &s, sentence, size);
@@ -378,7 +387,8 @@ static void command_free(struct holder *h, struct command *x)
         free(x);
 }
 
-int command_start(struct holder *h, const struct proto_msg *m, int log_fd, char *sentence, size_t size, struct command **ret)
+int command_start(struct holder *h, const struct proto_msg *m, int log_fd, char *sentence,
+                  size_t size, struct command **ret)
 {
         struct command *x = calloc(1, sizeof(*x));
         int r;
@@ -409,11 +419,11 @@ int command_start(struct holder *h, const struct proto_msg *m, int log_fd, char 
         return 0;
 }
 
-/* ---- end ---------------------------------------------------------------------------------------------------- */
+/* ---- end ---- */
 
 struct command *command_find(struct holder *h, uint64_t number)
 {
-        list_for_each(at, &h->commands) {
+        list_for_each (at, &h->commands) {
                 struct command *x = container_of(at, struct command, link);
 
                 if (x->number == number && !x->is_forgotten)
@@ -450,7 +460,7 @@ static void command_end(struct holder *h, struct command *x, int status)
 
 static void ended(struct holder *h, pid_t pid, int status)
 {
-        list_for_each(at, &h->commands) {
+        list_for_each (at, &h->commands) {
                 struct command *x = container_of(at, struct command, link);
 
                 if (x->pid == pid && !x->is_ended) {
@@ -468,7 +478,8 @@ static void limit_ended(struct holder *h)
         for (struct list *at = h->commands.prev; at != &h->commands; at = at->prev) {
                 struct command *x = container_of(at, struct command, link);
 
-                if (x->is_ended && !x->is_forgotten && !x->is_attached && ++count > COMMANDS_ENDED_MAX)
+                if (x->is_ended && !x->is_forgotten && !x->is_attached &&
+                    ++count > COMMANDS_ENDED_MAX)
                         command_forget(h, x);
         }
 }
@@ -490,7 +501,7 @@ void commands_reap(struct holder *h)
         }
 }
 
-/* ---- time --------------------------------------------------------------------------------------------------- */
+/* ---- time ---- */
 
 static void tick(struct command *x, uint64_t now_ns)
 {
@@ -509,7 +520,7 @@ static void tick(struct command *x, uint64_t now_ns)
 
 void commands_tick(struct holder *h, uint64_t now_ns)
 {
-        list_for_each(at, &h->commands)
+        list_for_each (at, &h->commands)
                 tick(container_of(at, struct command, link), now_ns);
 }
 
@@ -517,7 +528,7 @@ uint64_t commands_deadline(const struct holder *h)
 {
         uint64_t next = NEVER_NS;
 
-        list_for_each(at, &h->commands) {
+        list_for_each (at, &h->commands) {
                 const struct command *x = container_of(at, struct command, link);
 
                 next = x->deadline_ns < next ? x->deadline_ns : next;
@@ -529,12 +540,13 @@ uint64_t commands_deadline(const struct holder *h)
 static void shift(uint64_t *deadline_ns, uint64_t span_ns)
 {
         if (*deadline_ns != NEVER_NS)
-                *deadline_ns = *deadline_ns > NEVER_NS - span_ns ? NEVER_NS : *deadline_ns + span_ns;
+                *deadline_ns =
+                        *deadline_ns > NEVER_NS - span_ns ? NEVER_NS : *deadline_ns + span_ns;
 }
 
 void commands_shift(struct holder *h, uint64_t span_ns)
 {
-        list_for_each(at, &h->commands) {
+        list_for_each (at, &h->commands) {
                 struct command *x = container_of(at, struct command, link);
 
                 shift(&x->deadline_ns, span_ns);
@@ -544,10 +556,11 @@ void commands_shift(struct holder *h, uint64_t span_ns)
 
 void commands_sweep(struct holder *h)
 {
-        list_for_each_safe(at, tmp, &h->commands) {
+        list_for_each_safe (at, tmp, &h->commands) {
                 struct command *x = container_of(at, struct command, link);
 
-                if (x->is_forgotten && x->kill_ns == NEVER_NS && x->output[0].fd < 0 && x->output[1].fd < 0)
+                if (x->is_forgotten && x->kill_ns == NEVER_NS && x->output[0].fd < 0 &&
+                    x->output[1].fd < 0)
                         command_free(h, x);
         }
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The holder's connection to sbxfs: one at a time, the newest wins (its owner holds the lock of the state directory). What the
- * former one sent is carried out before the new one is heard, so that nothing sent is lost.
+ * The holder's connection to sbxfs: one at a time, the newest wins (its owner holds the lock of the
+ * state directory). What the former one sent is carried out before the new one is heard, so that
+ * nothing sent is lost.
  */
 
 #include "providers/local/holder.h"
@@ -23,7 +24,7 @@
 #define GRACE_MAX_MS 60000u
 #define LEAVE_AFTER_NS NS_PER_S
 
-/* ---- sending ------------------------------------------------------------------------------------------------ */
+/* ---- sending ---- */
 
 static void close_fds(struct holder *h)
 {
@@ -40,7 +41,7 @@ static void lose(struct holder *h)
         buf_done(&h->out);
         h->execs = 0;
         h->was_greeted = false;
-        list_for_each(at, &h->commands) {
+        list_for_each (at, &h->commands) {
                 struct command *x = container_of(at, struct command, link);
 
                 x->is_attached = false;
@@ -69,7 +70,7 @@ static void flush(struct holder *h)
                 else if (n < 0 && errno == EAGAIN)
                         break;
                 else if (n < 0 && errno != EINTR) {
-                        /* What it sent before it died is still to be read: that finds the end, too. */
+                        /* What it sent before it died is still to be read: that finds the end. */
                         buf_clear(&h->out);
                         break;
                 }
@@ -124,7 +125,7 @@ void conn_pump(struct holder *h)
 
         while (found && h->conn.fd >= 0) {
                 found = false;
-                list_for_each(at, &h->commands) {
+                list_for_each (at, &h->commands) {
                         if (h->out.size >= OUT_ENOUGH)
                                 break;
                         found |= pump_one(h, container_of(at, struct command, link));
@@ -141,7 +142,7 @@ bool conn_is_idle(const struct holder *h)
 {
         if (h->conn.fd < 0)
                 return true;
-        list_for_each(at, &h->commands) {
+        list_for_each (at, &h->commands) {
                 const struct command *x = container_of(at, struct command, link);
 
                 if (x->is_attached && !x->is_end_sent)
@@ -150,7 +151,7 @@ bool conn_is_idle(const struct holder *h)
         return h->out.size == 0;
 }
 
-/* ---- requests ----------------------------------------------------------------------------------------------- */
+/* ---- requests ---- */
 
 static void reply(struct holder *h, uint32_t seq, int code, pid_t pid, const char *sentence)
 {
@@ -167,7 +168,9 @@ static void reply(struct holder *h, uint32_t seq, int code, pid_t pid, const cha
 static int on_greet(struct holder *h, const struct proto_msg *m)
 {
         struct proto_msg answer = {.type = PROTO_HELLO,
-                                   .hello = {.version = PROTO_VERSION, .is_paused = h->is_paused, .quiet = conn_quiet(h)}};
+                                   .hello = {.version = PROTO_VERSION,
+                                             .is_paused = h->is_paused,
+                                             .quiet = conn_quiet(h)}};
 
         (void)m; /* the other side decides whether it can speak our version */
         h->was_greeted = true;
@@ -319,7 +322,7 @@ static int on_message(struct holder *h, const struct proto_msg *m)
         }
 }
 
-/* ---- receiving ---------------------------------------------------------------------------------------------- */
+/* ---- receiving ---- */
 
 static int parse(struct holder *h)
 {
@@ -374,8 +377,10 @@ static int receive(struct holder *h)
                 char room[CMSG_SPACE(8 * sizeof(int))];
         } control;
         struct iovec part = {buf_reserve(&h->in, READ_SIZE), READ_SIZE};
-        struct msghdr message = {
-                .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
+        struct msghdr message = {.msg_iov = &part,
+                                 .msg_iovlen = 1,
+                                 .msg_control = &control,
+                                 .msg_controllen = sizeof(control)};
         ssize_t n;
 
         if (!part.iov_base)

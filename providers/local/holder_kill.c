@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Signals to everything in the sandbox. In a pid namespace, and under a uid of our own, kill(-1) is that, at one stroke. Otherwise
- * our descendants are looked up in /proc, again and again until a look finds no new one: since we are the subreaper, none can
- * leave the tree.
+ * Signals to everything in the sandbox. In a pid namespace, and under a uid of our own, kill(-1) is
+ * that, at one stroke. Otherwise our descendants are looked up in /proc, again and again until a
+ * look finds no new one: since we are the subreaper, none can leave the tree.
  */
 
 #include "providers/local/holder.h"
@@ -30,7 +30,7 @@ struct table {
         size_t count, room;
 };
 
-/* The parent from "pid (name) state parent ...", where the name may hold anything. 0: ended, or a zombie. */
+/* The parent of "pid (name) state parent ...", any bytes in the name. 0: ended, or a zombie. */
 static pid_t parent_of(const char *name)
 {
         _cleanup_(buf_done) struct buf text = BUF_INIT(4096);
@@ -72,7 +72,8 @@ static void table_read(struct table *t)
         while (dir && (entry = readdir(dir))) {
                 pid_t parent;
 
-                if (!isdigit((unsigned char)entry->d_name[0]) || !(parent = parent_of(entry->d_name)))
+                if (!isdigit((unsigned char)entry->d_name[0]) ||
+                    !(parent = parent_of(entry->d_name)))
                         continue;
                 if (!table_add(t, (pid_t)strtol(entry->d_name, NULL, 10), parent))
                         return;

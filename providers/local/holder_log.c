@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Output kept until it is acknowledged; see holder_log.h. A record is a head of 16 bytes (size, stream, offset) and its data. */
+/*
+ * Output kept until it is acknowledged; see holder_log.h. A record is a head of 16 bytes (size,
+ * stream, offset) and its data.
+ */
 
 #include "providers/local/holder_log.h"
 
@@ -39,10 +42,11 @@ uint64_t holder_log_pending(const struct holder_log *l)
         return l->written - l->acked + l->tail.size;
 }
 
-/* 0 or -errno; on failure the file is as before, for what comes next overwrites what was written of it. */
+/* 0 or -errno; on failure the file is as before: what comes next overwrites what was written. */
 static int append(struct holder_log *l, const struct head *h, const void *data)
 {
-        struct iovec parts[2] = {{(void *)(uintptr_t)h, HEAD_SIZE}, {(void *)(uintptr_t)data, h->size}};
+        struct iovec parts[2] = {{(void *)(uintptr_t)h, HEAD_SIZE},
+                                 {(void *)(uintptr_t)data, h->size}};
         ssize_t n;
 
         do
@@ -100,7 +104,8 @@ static void flush_tail(struct holder_log *l)
                 buf_done(&l->tail);
 }
 
-void holder_log_add(struct holder_log *l, uint8_t stream, uint64_t offset, const void *data, size_t size)
+void holder_log_add(struct holder_log *l, uint8_t stream, uint64_t offset, const void *data,
+                    size_t size)
 {
         struct head h = {.size = (uint32_t)size, .stream = stream, .offset = offset};
 
@@ -141,8 +146,9 @@ static void free_space(struct holder_log *l)
                 if (l->written > l->base && ftruncate(l->fd, 0) == 0)
                         l->base = l->punched = l->written;
         } else if (l->acked - l->punched >= PUNCH_STEP) {
-                (void)fallocate(l->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(l->punched - l->base),
-                                (off_t)(l->acked - l->punched)); /* not on this file system: freed at the end */
+                /* not on this file system: freed at the end */
+                (void)fallocate(l->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                                (off_t)(l->punched - l->base), (off_t)(l->acked - l->punched));
                 l->punched = l->acked;
         }
 }

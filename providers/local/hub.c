@@ -2,8 +2,9 @@
 /*
  * The thread behind hub.h.
  *
- * The kernel may have handed over an event of a source just before it was removed. So the hub counts its rounds, and
- * hub_remove waits until the round that goes on has ended; on the hub's own thread it strikes the source from the round instead.
+ * The kernel may have handed over an event of a source just before it was removed. So the hub
+ * counts its rounds, and hub_remove waits until the round that goes on has ended; on the hub's own
+ * thread it strikes the source from the round instead.
  */
 
 #include "providers/local/hub.h"
@@ -153,7 +154,8 @@ void hub_watch(struct hub *h, struct hub_source *s, uint32_t events)
 {
         struct epoll_event event = {.events = events, .data.ptr = s};
 
-        (void)epoll_ctl(h->epoll, EPOLL_CTL_MOD, s->fd, &event); /* it was added: nothing can fail */
+        /* it was added: nothing can fail */
+        (void)epoll_ctl(h->epoll, EPOLL_CTL_MOD, s->fd, &event);
 }
 
 static void strike(struct hub *h, const struct hub_source *s)
@@ -171,9 +173,16 @@ void hub_sync(struct hub *h)
         uint64_t target;
 
         mutex_lock(&h->lock);
-        /* Events that the round which goes on was given are from before; those of the one after it are not. */
+        /*
+         * Events that the round which goes on was given are from before; those of the one after it
+         * are not.
+         */
         target = h->round + 1;
-        wake(h); /* after the look at the round: woken before it, that round may have ended already, and no other comes */
+        /*
+         * after the look at the round: woken before it, that round may have ended already, and
+         * no other comes
+         */
+        wake(h);
         while (h->round < target)
                 cond_wait(&h->changed, &h->lock);
         mutex_unlock(&h->lock);

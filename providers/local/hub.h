@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One thread that waits for all sockets and processes of a provider, and calls whom they belong to. Idle, it sleeps.
+ * One thread that waits for all sockets and processes of a provider, and calls whom they belong to.
+ * Idle, it sleeps.
  *
- * Threads: hub_add, hub_watch and hub_remove from any thread; `ready` is called on the hub's, one at a time, holding no lock.
+ * Threads: hub_add, hub_watch and hub_remove from any thread; `ready` is called on the hub's, one
+ *          at a time, holding no lock.
  */
 #pragma once
 
@@ -23,7 +25,7 @@ void hub_free(struct hub *h); /* accepts NULL; all sources were removed */
 int hub_add(struct hub *h, struct hub_source *s, uint32_t events); /* 0 or -errno */
 void hub_watch(struct hub *h, struct hub_source *s, uint32_t events); /* of one that was added */
 
-/* When it returns, `ready` of this source is not running (unless the caller is it) and will not be called. */
+/* When it returns, `ready` of this source is not running (unless it calls), nor will it again. */
 void hub_remove(struct hub *h, struct hub_source *s);
 
 /* When it returns, what the hub was doing is done. Not on the hub's thread. */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Starting a holder: by bubblewrap, or alone for isolation=none. The socket on which it listens is bound here, in the sandbox's
- * directory, and inherited; so are the program itself and the files of its /etc: nothing of ours has a path inside.
+ * Starting a holder: by bubblewrap, or alone for isolation=none. The socket on which it listens is
+ * bound here, in the sandbox's directory, and inherited; so are the program itself and the files of
+ * its /etc: nothing of ours has a path inside.
  */
 
 #include "providers/local/local.h"
@@ -36,10 +37,23 @@
 #define REAP_NS (2 * NS_PER_S)
 
 /*
- * Descriptor numbers in the child. FD_READER is the other end of FD_INFO: with it bwrap can't die of SIGPIPE when we do, which
- * would leave what shall be the holder waiting for it for ever. Whoever is left closes it.
+ * Descriptor numbers in the child. FD_READER is the other end of FD_INFO: with it bwrap can't die
+ * of SIGPIPE when we do, which would leave what shall be the holder waiting for it for ever.
+ * Whoever is left closes it.
  */
-enum { FD_LISTENER = 3, FD_HOLDER, FD_ARGS, FD_INFO, FD_READER, FD_PASSWD, FD_GROUP, FD_HOSTS, FD_HOSTNAME, FD_NSSWITCH, FD_COUNT };
+enum {
+        FD_LISTENER = 3,
+        FD_HOLDER,
+        FD_ARGS,
+        FD_INFO,
+        FD_READER,
+        FD_PASSWD,
+        FD_GROUP,
+        FD_HOSTS,
+        FD_HOSTNAME,
+        FD_NSSWITCH,
+        FD_COUNT
+};
 
 /* Ours; closed when the child has its copies. */
 struct parts {
@@ -52,7 +66,7 @@ static void parts_done(struct parts *p)
                 closep(&p->fd[i]);
 }
 
-/* ---- what it inherits -------------------------------------------------------------------------------------------- */
+/* ---- what it inherits ---- */
 
 static int open_listener(int dir, int *ret)
 {
@@ -62,7 +76,8 @@ static int open_listener(int dir, int *ret)
         if (fd < 0)
                 return -errno;
         /* The path may be longer than an address can be. */
-        (void)snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/holder.sock", dir);
+        (void)snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/holder.sock",
+                       dir);
         if (unlinkat(dir, "holder.sock", 0) < 0 && errno != ENOENT)
                 return -errno;
         if (bind(fd, (const struct sockaddr *)&address, sizeof(address)) < 0 ||
@@ -92,7 +107,8 @@ static int open_holder(const struct local *local, struct call *c, int *ret)
         char path[4096];
         int fd = -1;
 
-        if ((size_t)snprintf(path, sizeof(path), "%s/sbxfs-holder", local->helper_dir) < sizeof(path))
+        if ((size_t)snprintf(path, sizeof(path), "%s/sbxfs-holder", local->helper_dir) <
+            sizeof(path))
                 fd = open(path, O_RDONLY | O_CLOEXEC);
         if (fd < 0)
                 return call_fail_errno(c, -errno, "%s, a part of sbxfs", path);
@@ -129,14 +145,15 @@ static int open_args(const struct local_box *b, struct parts *parts)
                                       .nsswitch = FD_NSSWITCH};
         char workspace[4096];
 
-        if ((size_t)snprintf(workspace, sizeof(workspace), "%s/%s/workspace", b->local->path, b->base.id) >= sizeof(workspace))
+        if ((size_t)snprintf(workspace, sizeof(workspace), "%s/%s/workspace", b->local->path,
+                             b->base.id) >= sizeof(workspace))
                 return -ENAMETOOLONG;
         if (bwrap_args(&args, &b->plan, workspace, &fds) < 0)
                 return -E2BIG;
         return open_text(args.data, args.size, &parts->fd[FD_ARGS]);
 }
 
-/* ---- bwrap --------------------------------------------------------------------------------------------------------- */
+/* ---- bwrap ---- */
 
 static int find_bwrap(struct call *c, char *ret, size_t size)
 {
@@ -145,12 +162,15 @@ static int find_bwrap(struct call *c, char *ret, size_t size)
         for (path = path ? path : "/usr/local/bin:/usr/bin:/bin"; *path;) {
                 size_t length = strcspn(path, ":");
 
-                if (length > 0 && path[0] == '/' && (size_t)snprintf(ret, size, "%.*s/bwrap", (int)length, path) < size &&
+                if (length > 0 && path[0] == '/' &&
+                    (size_t)snprintf(ret, size, "%.*s/bwrap", (int)length, path) < size &&
                     access(ret, X_OK) == 0)
                         return 0;
                 path += length + (path[length] == ':');
         }
-        return call_fail(c, -EOPNOTSUPP, "bwrap is not installed: sandboxes of this machine need the package bubblewrap");
+        return call_fail(
+                c, -EOPNOTSUPP,
+                "bwrap is not installed: sandboxes of this machine need the package bubblewrap");
 }
 
 static bool file_says(const char *path, char wanted)
@@ -168,15 +188,19 @@ static int explain_namespaces(struct call *c, const char *said)
                 char bad;
                 const char *remedy;
         } switches[] = {
-                {"/proc/sys/kernel/unprivileged_userns_clone", '0', "kernel.unprivileged_userns_clone=1"},
+                {"/proc/sys/kernel/unprivileged_userns_clone", '0',
+                 "kernel.unprivileged_userns_clone=1"},
                 {"/proc/sys/user/max_user_namespaces", '0', "user.max_user_namespaces=10000"},
-                {"/proc/sys/kernel/apparmor_restrict_unprivileged_userns", '1', "kernel.apparmor_restrict_unprivileged_userns=0"},
+                {"/proc/sys/kernel/apparmor_restrict_unprivileged_userns", '1',
+                 "kernel.apparmor_restrict_unprivileged_userns=0"},
         };
 
         for (size_t i = 0; i < sizeof(switches) / sizeof(switches[0]); i++) {
                 if (file_says(switches[i].path, switches[i].bad))
-                        return call_fail(c, -EPERM, "this machine doesn't let users make namespaces: sysctl -w %s allows it (%s)",
-                                         switches[i].remedy, said);
+                        return call_fail(
+                                c, -EPERM,
+                                "this machine doesn't let users make namespaces: sysctl -w %s allows it (%s)",
+                                switches[i].remedy, said);
         }
         return call_fail(c, -EPERM, "this machine doesn't let bwrap make namespaces (%s)", said);
 }
@@ -203,7 +227,7 @@ bool launch_is_over(const struct launched *l)
         return l->monitor >= 0 && poll(&look, 1, 0) > 0;
 }
 
-/* " (bwrap: signal 9)" when it has ended, else "". It stays a zombie, so that its number stays its own. */
+/* " (bwrap: signal 9)" when it has ended, else "". It stays a zombie, and so keeps its number. */
 static void describe_end(const struct launched *l, char *ret, size_t size)
 {
         struct pollfd end = {.fd = l->monitor, .events = POLLIN};
@@ -212,8 +236,10 @@ static void describe_end(const struct launched *l, char *ret, size_t size)
         ret[0] = '\0';
         if (l->monitor < 0 || poll(&end, 1, EXIT_MS) <= 0)
                 return;
-        if (waitid(P_PIDFD, (id_t)l->monitor, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid != 0)
-                (void)snprintf(ret, size, " (bwrap: %s %d)", info.si_code == CLD_EXITED ? "exit" : "signal", info.si_status);
+        if (waitid(P_PIDFD, (id_t)l->monitor, &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+            info.si_pid != 0)
+                (void)snprintf(ret, size, " (bwrap: %s %d)",
+                               info.si_code == CLD_EXITED ? "exit" : "signal", info.si_status);
 }
 
 int launch_explain(struct launched *l, struct call *c)
@@ -225,7 +251,8 @@ int launch_explain(struct launched *l, struct call *c)
         last_line(l->errors, said, sizeof(said));
         if (strstr(said, "nknown option"))
                 return call_fail(c, -EOPNOTSUPP, "bubblewrap 0.8 or newer is needed (%s)", said);
-        if (strstr(said, "namespace") || strstr(said, "uid map") || strstr(said, "uid_map") || strstr(said, "mapping"))
+        if (strstr(said, "namespace") || strstr(said, "uid map") || strstr(said, "uid_map") ||
+            strstr(said, "mapping"))
                 return explain_namespaces(c, said);
         if (!said[0])
                 return call_fail(c, -EIO, "the sandbox ended before it was ready%s", how);
@@ -238,8 +265,9 @@ void launch_end_monitor(struct launched *l)
 
         if (l->monitor < 0)
                 return;
-        /* Its group: also a child that it has not yet let go on. The holder is in a session of its own. */
-        (void)kill(-l->monitor_pid, SIGKILL); /* it may have ended; not reaped, the number is still its own */
+        /* Its group: also a child that it still holds back. The holder is in another session. */
+        /* it may have ended; not reaped, the number is still its own */
+        (void)kill(-l->monitor_pid, SIGKILL);
         (void)process_reap(l->monitor, clock_after(REAP_NS), &status);
         closep(&l->monitor);
         l->monitor = -1;
@@ -252,7 +280,10 @@ void launched_done(struct launched *l)
         closep(&l->errors);
 }
 
-/* "child-pid": N in all that bwrap writes (in pieces: closing the pipe before the last one would kill it); 0: not all there. */
+/*
+ * "child-pid": N in all that bwrap writes (in pieces: closing the pipe before the last one would
+ * kill it); 0: not all there.
+ */
 static pid_t find_pid(const char *text)
 {
         const char *at = strchr(text, '}') ? strstr(text, "\"child-pid\":") : NULL;
@@ -286,10 +317,10 @@ static int read_pid(int info, struct launched *l, struct call *c, pid_t *ret)
         return 0;
 }
 
-/* ---- start ----------------------------------------------------------------------------------------------------------- */
+/* ---- start ---- */
 
-static int spawn(const struct local_box *b, const char *const *argv, const char *path, const struct parts *parts, int errors,
-                 pid_t *ret_pid, int *ret_pidfd)
+static int spawn(const struct local_box *b, const char *const *argv, const char *path,
+                 const struct parts *parts, int errors, pid_t *ret_pid, int *ret_pidfd)
 {
         struct process_fd fds[FD_COUNT + 1] = {{.from = errors, .to = 2}};
         struct process_spec spec = {.path = path,
@@ -308,9 +339,11 @@ static int spawn(const struct local_box *b, const char *const *argv, const char 
         return process_spawn(&spec, ret_pid, ret_pidfd);
 }
 
-static int launch_isolated(const struct local_box *b, struct parts *parts, struct call *c, struct launched *l)
+static int launch_isolated(const struct local_box *b, struct parts *parts, struct call *c,
+                           struct launched *l)
 {
-        const char *const argv[] = {"bwrap", "--args", "5", "--", "/proc/self/fd/4", "namespace", "3", "4", b->base.id, NULL};
+        const char *const argv[] = {"bwrap",     "--args", "5", "--",       "/proc/self/fd/4",
+                                    "namespace", "3",      "4", b->base.id, NULL};
         int ends[2], r;
         char path[4096];
 
@@ -333,9 +366,11 @@ static int launch_isolated(const struct local_box *b, struct parts *parts, struc
         return read_pid(parts->fd[FD_READER], l, c, &l->holder.pid);
 }
 
-static int launch_bare(const struct local_box *b, struct parts *parts, struct call *c, struct launched *l)
+static int launch_bare(const struct local_box *b, struct parts *parts, struct call *c,
+                       struct launched *l)
 {
-        const char *const argv[] = {"sbxfs-holder", b->local->uids ? "uid" : "tree", "3", "4", b->base.id, NULL};
+        const char *const argv[] = {
+                "sbxfs-holder", b->local->uids ? "uid" : "tree", "3", "4", b->base.id, NULL};
         int r = spawn(b, argv, "/proc/self/fd/4", parts, l->errors, &l->holder.pid, &l->pidfd);
 
         return r < 0 ? call_fail_errno(c, r, "start the holder") : 0;
@@ -366,7 +401,8 @@ int launch(struct local_box *b, int dir, struct call *c, struct launched *ret)
                 return call_fail_errno(c, r, "socket in %s/%s", b->local->path, b->base.id);
         r = open_holder(b->local, c, &parts.fd[FD_HOLDER]);
         if (r == 0)
-                r = b->plan.is_isolated ? launch_isolated(b, &parts, c, &l) : launch_bare(b, &parts, c, &l);
+                r = b->plan.is_isolated ? launch_isolated(b, &parts, c, &l)
+                                        : launch_bare(b, &parts, c, &l);
         if (r == 0)
                 r = identify(&l, c);
         if (r < 0)
@@ -376,7 +412,7 @@ int launch(struct local_box *b, int dir, struct call *c, struct launched *ret)
         return 0;
 }
 
-/* ---- environment ----------------------------------------------------------------------------------------------------- */
+/* ---- environment ---- */
 
 static int add_variable(struct buf *to, uint32_t *count, const char *key, const char *value)
 {
@@ -405,13 +441,15 @@ int launch_env(const struct local_box *b, const struct spec *spec, struct buf *t
 {
         char workspace[4096];
         const struct pair defaults[] = {
-                {(char *)(uintptr_t)"PATH", (char *)(uintptr_t)"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
-                {(char *)(uintptr_t)"HOME", b->plan.is_isolated ? (char *)(uintptr_t)"/home/sandbox" : workspace},
-                {(char *)(uintptr_t)"USER", (char *)(uintptr_t)"sandbox"},
-                {(char *)(uintptr_t)"LOGNAME", (char *)(uintptr_t)"sandbox"},
-                {(char *)(uintptr_t)"SHELL", (char *)(uintptr_t)"/bin/sh"},
-                {(char *)(uintptr_t)"LANG", (char *)(uintptr_t)"C.UTF-8"},
-                {(char *)(uintptr_t)"TERM", (char *)(uintptr_t)"dumb"},
+                {(char *)(uintptr_t) "PATH",
+                 (char *)(uintptr_t) "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
+                {(char *)(uintptr_t) "HOME",
+                 b->plan.is_isolated ? (char *)(uintptr_t) "/home/sandbox" : workspace},
+                {(char *)(uintptr_t) "USER", (char *)(uintptr_t) "sandbox"},
+                {(char *)(uintptr_t) "LOGNAME", (char *)(uintptr_t) "sandbox"},
+                {(char *)(uintptr_t) "SHELL", (char *)(uintptr_t) "/bin/sh"},
+                {(char *)(uintptr_t) "LANG", (char *)(uintptr_t) "C.UTF-8"},
+                {(char *)(uintptr_t) "TERM", (char *)(uintptr_t) "dumb"},
         };
         int r = 0;
 

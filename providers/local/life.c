@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The life of a sandbox's holder: started, watched, paused, ended. One change at a time (is_changing); the end of the process is
- * always seen by the hub (process_ready), which settles everything that hung on it before others see that it is gone.
+ * The life of a sandbox's holder: started, watched, paused, ended. One change at a time
+ * (is_changing); the end of the process is always seen by the hub (process_ready), which settles
+ * everything that hung on it before others see that it is gone.
  */
 
 #include "providers/local/local.h"
@@ -30,7 +31,7 @@
 #define KILL_NS (10 * NS_PER_S) /* from SIGKILL to the end of the last process */
 #define ANSWER_NS (30 * NS_PER_S)
 
-/* ---- one change at a time ------------------------------------------------------------------------------------------ */
+/* ---- one change at a time ---- */
 
 int life_begin_locked(struct local_box *b, struct call *c)
 {
@@ -50,19 +51,24 @@ void life_end_locked(struct local_box *b, enum box_state state)
         bool has_holder = b->process.fd >= 0;
 
         b->is_changing = b->is_expected = false;
-        b->state = has_holder || state == BOX_GONE || state == BOX_DESTROYING || state == BOX_ERROR ? state : BOX_STOPPED;
+        b->state = has_holder || state == BOX_GONE || state == BOX_DESTROYING || state == BOX_ERROR
+                           ? state
+                           : BOX_STOPPED;
         cond_broadcast(&b->changed);
 }
 
-/* ---- the end of a holder, on the hub --------------------------------------------------------------------------------- */
+/* ---- the end of a holder, on the hub ---- */
 
 /* isolation=none under a uid of its own: what the holder left behind, if it was killed. */
 static void kill_uid(const struct local_box *b)
 {
         char path[4096];
         const char *const argv[] = {"sbxfs-holder", "kill", NULL};
-        struct process_spec spec = {
-                .path = path, .argv = argv, .uid = b->plan.uid, .gid = b->plan.gid, .cgroup_procs = {-1, -1}};
+        struct process_spec spec = {.path = path,
+                                    .argv = argv,
+                                    .uid = b->plan.uid,
+                                    .gid = b->plan.gid,
+                                    .cgroup_procs = {-1, -1}};
         int pidfd, status;
         pid_t pid;
 
@@ -117,7 +123,8 @@ static void settle(struct local_box *b)
 
         mutex_lock(&b->lock);
         b->is_settling = true;
-        (void)snprintf(sentence, sizeof(sentence), "%s", is_news_locked(b) ? b->sentence : "the sandbox was stopped");
+        (void)snprintf(sentence, sizeof(sentence), "%s",
+                       is_news_locked(b) ? b->sentence : "the sandbox was stopped");
         mutex_unlock(&b->lock);
         conn_drain(b);
         conn_close(b);
@@ -147,8 +154,8 @@ static void process_ready(struct hub_source *s, uint32_t events)
 
 static void kill_holder_locked(struct local_box *b) REQUIRES(b->lock)
 {
-        if (b->process.fd >= 0)
-                (void)syscall(SYS_pidfd_send_signal, b->process.fd, SIGKILL, NULL, 0); /* it may have ended */
+        if (b->process.fd >= 0) /* it may have ended */
+                (void)syscall(SYS_pidfd_send_signal, b->process.fd, SIGKILL, NULL, 0);
 }
 
 /* It can't be spoken to: end it. */
@@ -169,15 +176,16 @@ void life_broken(struct local_box *b, const char *sentence)
 
 void life_greeted(struct local_box *b, bool is_paused)
 {
-        const struct proto_msg resume = {.type = PROTO_RESUME, .resume = {.seq = 0, .by_signal = false}};
+        const struct proto_msg resume = {.type = PROTO_RESUME,
+                                         .resume = {.seq = 0, .by_signal = false}};
 
         mutex_lock(&b->lock);
         b->conn.is_greeted = true;
         if (!b->is_changing && (b->state == BOX_RUNNING || b->state == BOX_PAUSED)) {
                 if (!b->has_freezer)
                         b->state = is_paused ? BOX_PAUSED : BOX_RUNNING;
-                else if (is_paused && b->state == BOX_RUNNING)
-                        (void)conn_send_locked(b, &resume, -1); /* we died before we froze it, or after we thawed it */
+                else if (is_paused && b->state == BOX_RUNNING) /* we died beside a freeze or thaw */
+                        (void)conn_send_locked(b, &resume, -1);
         }
         cond_broadcast(&b->changed);
         mutex_unlock(&b->lock);
@@ -200,7 +208,7 @@ bool life_has_ended(struct local_box *b)
         return has_ended;
 }
 
-/* ---- start ------------------------------------------------------------------------------------------------------------- */
+/* ---- start ---- */
 
 static int watch(struct local_box *b, int pidfd, const struct holder_id *holder)
 {
@@ -229,8 +237,9 @@ static void unwatched(struct local_box *b)
 
 static int set_limits(struct local_box *b, pid_t pid, struct call *c)
 {
-        const struct cgroup_limits limits = {
-                .cpu_milli = b->plan.cpu_milli, .memory = b->plan.memory, .processes = b->plan.processes};
+        const struct cgroup_limits limits = {.cpu_milli = b->plan.cpu_milli,
+                                             .memory = b->plan.memory,
+                                             .processes = b->plan.processes};
         bool can_freeze;
         int r;
 
@@ -262,7 +271,7 @@ static int send_env(struct local_box *b, const struct spec *spec)
         return r;
 }
 
-/* Until HELLO. bwrap may die while what shall be the holder waits for it, without end: then none will come. */
+/* Until HELLO, which never comes when bwrap dies while what shall be the holder waits for it. */
 static int wait_greeted(struct local_box *b, const struct launched *l, struct call *c)
 {
         uint64_t deadline_ns = clock_after(ANSWER_NS);
@@ -284,7 +293,8 @@ static int wait_greeted(struct local_box *b, const struct launched *l, struct ca
 }
 
 /* -EHOSTDOWN: it has ended. */
-static int bring_up(struct local_box *b, int dir, struct launched *l, struct call *c, const struct spec *spec)
+static int bring_up(struct local_box *b, int dir, struct launched *l, struct call *c,
+                    const struct spec *spec)
 {
         int r = set_limits(b, l->holder.pid, c);
 
@@ -335,7 +345,8 @@ static int launch_in(struct local_box *b, int dir, struct call *c, const struct 
         mutex_lock(&b->lock);
         if (r < 0) {
                 kill_holder_locked(b);
-                (void)wait_ended_locked(b, KILL_NS); /* what can't be killed is shown by its state */
+                /* what can't be killed is shown by its state */
+                (void)wait_ended_locked(b, KILL_NS);
         } else if (b->process.fd < 0) {
                 r = -EHOSTDOWN; /* it ended as soon as it was greeted */
         }
@@ -353,9 +364,11 @@ int life_launch(struct local_box *b, struct call *c, const struct spec *spec)
         return launch_in(b, dir, c, spec);
 }
 
-int life_adopt(struct local_box *b, int dir, int pidfd, const struct holder_id *holder, struct call *c)
+int life_adopt(struct local_box *b, int dir, int pidfd, const struct holder_id *holder,
+               struct call *c)
 {
-        bool can_freeze = box_has_limits(&b->plan) && cgroup_has_freezer(b->local->cgroups, b->base.id);
+        bool can_freeze =
+                box_has_limits(&b->plan) && cgroup_has_freezer(b->local->cgroups, b->base.id);
         bool is_frozen = can_freeze && cgroup_is_frozen(b->local->cgroups, b->base.id);
         int r;
 
@@ -379,7 +392,10 @@ int life_adopt(struct local_box *b, int dir, int pidfd, const struct holder_id *
         return 0;
 }
 
-/* A holder that has ended is gone only when the hub has settled that. Between begin and end, which comes on failure. */
+/*
+ * A holder that has ended is gone only when the hub has settled that.
+ * Between begin and end, which comes on failure.
+ */
 static int wait_settled_locked(struct local_box *b, struct call *c) REQUIRES(b->lock)
 {
         int r = 0;
@@ -406,8 +422,9 @@ int local_start(struct box *box, struct call *c, const struct spec *spec)
         }
         if (b->process.fd >= 0 || b->state == BOX_GONE || b->state == BOX_DESTROYING) {
                 r = b->state == BOX_RUNNING ? 0
-                    : b->state == BOX_PAUSED ? call_fail(c, -EBUSY, "the sandbox is paused: resume it")
-                                             : call_fail(c, -ENODEV, "the sandbox is gone");
+                    : b->state == BOX_PAUSED
+                            ? call_fail(c, -EBUSY, "the sandbox is paused: resume it")
+                            : call_fail(c, -ENODEV, "the sandbox is gone");
                 life_end_locked(b, b->state);
                 mutex_unlock(&b->lock);
                 return r;
@@ -423,7 +440,7 @@ int local_start(struct box *box, struct call *c, const struct spec *spec)
         return r;
 }
 
-/* ---- stop, kill ---------------------------------------------------------------------------------------------------------- */
+/* ---- stop, kill ---- */
 
 static bool has_freezer(struct local_box *b)
 {
@@ -484,7 +501,9 @@ static void forget_holder(struct local_box *b)
 static uint64_t grace_ns(const struct call *c)
 {
         uint64_t now_ns = clock_mono_ns();
-        uint64_t left_ns = c->deadline_ns == NEVER_NS ? NEVER_NS : c->deadline_ns > now_ns ? c->deadline_ns - now_ns : 0;
+        uint64_t left_ns = c->deadline_ns == NEVER_NS ? NEVER_NS
+                           : c->deadline_ns > now_ns  ? c->deadline_ns - now_ns
+                                                      : 0;
 
         return left_ns < STOP_NS ? left_ns : STOP_NS;
 }
@@ -520,7 +539,7 @@ int local_stop(struct box *box, struct call *c)
         return r;
 }
 
-/* ---- pause, resume --------------------------------------------------------------------------------------------------------- */
+/* ---- pause, resume ---- */
 
 /* PAUSE or RESUME, and its reply. */
 static int request(struct local_box *b, enum proto_type type, struct call *c)
@@ -573,7 +592,8 @@ static int pause_box(struct local_box *b, struct call *c)
                 r = cgroup_freeze(b->local->cgroups, b->base.id, true);
                 if (r < 0) {
                         thaw(b);
-                        (void)request(b, PROTO_RESUME, c); /* the failure to tell is the first one */
+                        /* the failure to tell is the first one */
+                        (void)request(b, PROTO_RESUME, c);
                         return call_fail_errno(c, r, "freeze");
                 }
         }
@@ -594,7 +614,8 @@ static int resume_box(struct local_box *b, struct call *c)
         return r;
 }
 
-static int change(struct local_box *b, struct call *c, enum box_state from, enum box_state meanwhile, enum box_state to,
+static int change(struct local_box *b, struct call *c, enum box_state from,
+                  enum box_state meanwhile, enum box_state to,
                   int (*work)(struct local_box *b, struct call *c))
 {
         enum box_state before;

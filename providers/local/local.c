@@ -41,10 +41,11 @@ static void local_close(struct provider *p)
         free(local);
 }
 
-/* ---- list ---------------------------------------------------------------------------------------------------------------- */
+/* ---- list ---- */
 
 /* What the record says; -ENOENT when it is none of ours. */
-static int look_at(const struct local *local, const char *id, struct plan *ret, struct holder_id *ret_holder)
+static int look_at(const struct local *local, const char *id, struct plan *ret,
+                   struct holder_id *ret_holder)
 {
         _cleanup_(closep) int dir = box_open_dir(local, id);
 
@@ -67,7 +68,8 @@ static int report(const struct local *local, const char *id, struct box_sink *to
                         closep(&pidfd);
                         found.status.state = holder.is_paused ? BOX_PAUSED : BOX_RUNNING;
                 }
-                (void)snprintf(found.status.raw, sizeof(found.status.raw), "%s", box_state_name(found.status.state));
+                (void)snprintf(found.status.raw, sizeof(found.status.raw), "%s",
+                               box_state_name(found.status.state));
                 r = to->found(to, &found);
         }
         plan_done(&plan);
@@ -75,7 +77,8 @@ static int report(const struct local *local, const char *id, struct box_sink *to
 }
 
 /* Calls `each` for the directories of sandboxes until it answers other than 0. */
-static int walk(const struct local *local, int (*each)(const struct local *local, const char *id, void *arg), void *arg)
+static int walk(const struct local *local,
+                int (*each)(const struct local *local, const char *id, void *arg), void *arg)
 {
         int fd = openat(local->dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), r = 0;
         _cleanup_(closedirp) DIR *dir = fd < 0 ? NULL : fdopendir(fd);
@@ -105,7 +108,7 @@ static int local_list(struct provider *p, struct call *c, struct box_sink *to)
         return r < 0 ? call_fail_errno(c, r, "list %s", local_of(p)->path) : 0;
 }
 
-/* ---- open ---------------------------------------------------------------------------------------------------------------- */
+/* ---- open ---- */
 
 static int claim_each(const struct local *local, const char *id, void *arg)
 {
@@ -131,8 +134,8 @@ static void remove_halves(const struct local *local)
         if (!dir)
                 closep(&fd);
         while (dir && (entry = readdir(dir))) {
-                if (strncmp(entry->d_name, BOX_HALF, strlen(BOX_HALF)) == 0)
-                        (void)file_remove_tree(local->dir, entry->d_name); /* tried again at the next start */
+                if (strncmp(entry->d_name, BOX_HALF, strlen(BOX_HALF)) == 0) /* else next time */
+                        (void)file_remove_tree(local->dir, entry->d_name);
         }
 }
 
@@ -192,10 +195,12 @@ static int local_check(struct provider *p, struct call *c, const struct spec *sp
 const struct provider_ops local_ops = {
         .name = "local",
         .traits = PROVIDER_DIRECT | PROVIDER_SURVIVES,
-        .settings = SETTING_BIT(SETTING_CPU) | SETTING_BIT(SETTING_MEMORY) | SETTING_BIT(SETTING_PROCESSES) |
-                    SETTING_BIT(SETTING_TIMEOUT) | SETTING_BIT(SETTING_CREATE_TIMEOUT) | SETTING_BIT(SETTING_NET) |
-                    SETTING_BIT(SETTING_USER) | SETTING_BIT(SETTING_WORKDIR) | SETTING_BIT(SETTING_READONLY) |
-                    SETTING_BIT(SETTING_ISOLATION) | SETTING_BIT(SETTING_ENV) | SETTING_BIT(SETTING_LABEL) |
+        .settings = SETTING_BIT(SETTING_CPU) | SETTING_BIT(SETTING_MEMORY) |
+                    SETTING_BIT(SETTING_PROCESSES) | SETTING_BIT(SETTING_TIMEOUT) |
+                    SETTING_BIT(SETTING_CREATE_TIMEOUT) | SETTING_BIT(SETTING_NET) |
+                    SETTING_BIT(SETTING_USER) | SETTING_BIT(SETTING_WORKDIR) |
+                    SETTING_BIT(SETTING_READONLY) | SETTING_BIT(SETTING_ISOLATION) |
+                    SETTING_BIT(SETTING_ENV) | SETTING_BIT(SETTING_LABEL) |
                     SETTING_BIT(SETTING_MOUNT),
         .config_keys = config_keys,
         .open = local_open,

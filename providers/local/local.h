@@ -1,24 +1,26 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The local provider: sandboxes of this machine, made by bubblewrap, run by our own holder (holder.h), with their files in a
- * directory that fs/ shows directly.
+ * The local provider: sandboxes of this machine, made by bubblewrap, run by our own holder
+ * (holder.h), with their files in a directory that fs/ shows directly.
  *
  *      STATE/<id>/           id is the key of the sandbox's spec; 0711 when root, else 0700
  *        box                 record: settings, uid, the holder (plan.h)
  *        workspace/          0700, owned by the sandbox's uid
  *        holder.sock         where the holder listens
- *      STATE/.half-<id>/     the same, not yet complete, or no longer: removed by whoever opens the provider next
+ *      STATE/.half-<id>/     the same, not yet complete, or no longer: removed by whoever opens the
+ *                            provider next
  *
- * Its parts: local.c (the table, the instance), box.c (a sandbox and its directory), life.c (its holder's life), launch.c and bwrap.c (starting the holder), conn.c
- * (frames to and from it), exec.c (commands), plan.c, uids.c, cgroup.c, hub.c (the thread that waits for all of them).
+ * Its parts: local.c (the table, the instance), box.c (a sandbox and its directory), life.c (its
+ * holder's life), launch.c and bwrap.c (starting the holder), conn.c (frames to and from it),
+ * exec.c (commands), plan.c, uids.c, cgroup.c, hub.c (the thread that waits for all of them).
  *
  * States of a box, as seen here:
  *
  *      starting -> running <-> paused          (pausing, resuming in between)
  *         '-> stopped <- stopping <-'          destroying -> gone
  *
- * Locks: one a box. It is held while a frame is put into the (non-blocking) socket, and across nothing else that waits; never
- *        while a sink or the listener is called.
+ * Locks: one a box. It is held while a frame is put into the (non-blocking) socket, and across
+ *        nothing else that waits; never while a sink or the listener is called.
  * Threads: what the holder says is read on the hub's thread only.
  */
 #pragma once
@@ -139,13 +141,19 @@ int launch_env(const struct local_box *b, const struct spec *spec, struct buf *t
 int conn_open(struct local_box *b, int dir, struct call *c);
 void conn_close(struct local_box *b) EXCLUDES(b->lock);
 void conn_drain(struct local_box *b); /* hub only: read what is left, to its end */
-/* Send a frame, with a descriptor (-1: none). -EHOSTDOWN no connection, -EAGAIN too much is queued, -ENOMEM, -E2BIG. */
+/*
+ * Send a frame, with a descriptor (-1: none). -EHOSTDOWN no connection, -EAGAIN too much is queued,
+ * -ENOMEM, -E2BIG.
+ */
 int conn_send_locked(struct local_box *b, const struct proto_msg *m, int fd) REQUIRES(b->lock);
 /* The same for frames that are encoded already: all of them, or none. */
 int conn_send_frames_locked(struct local_box *b, const struct buf *frames) REQUIRES(b->lock);
 /* Add to those that wait for replies, before the request is sent; the seq is set. */
 void wait_add_locked(struct local_box *b, struct wait *w) REQUIRES(b->lock);
-/* Until the reply, the deadline, cancel or the holder's end. 0: see w->code. The wait is removed in any case. */
+/*
+ * Until the reply, the deadline, cancel or the holder's end. 0: see w->code.
+ * The wait is removed in any case.
+ */
 int wait_reply_locked(struct local_box *b, struct wait *w, struct call *c) REQUIRES(b->lock);
 /* Wait on b->changed for at most a moment, then look at the call. 0, -EINTR, -ETIMEDOUT. */
 int box_wait_locked(struct local_box *b, struct call *c) REQUIRES(b->lock);
@@ -162,11 +170,12 @@ void life_end_locked(struct local_box *b, enum box_state state) REQUIRES(b->lock
 /* Start the holder and wait until it answers; on failure none is left. Between begin and end. */
 int life_launch(struct local_box *b, struct call *c, const struct spec *spec);
 /* Watch a holder that a former run of ours started. */
-int life_adopt(struct local_box *b, int dir, int pidfd, const struct holder_id *holder, struct call *c);
+int life_adopt(struct local_box *b, int dir, int pidfd, const struct holder_id *holder,
+               struct call *c);
 /* Kill everything and wait until it is gone. Between begin and end. */
 int life_kill(struct local_box *b, struct call *c);
 bool life_has_ended(struct local_box *b); /* from memory and a look at the process */
-/* The holder said HELLO; or its connection is over (NULL: just so), which is its end. Both on the hub. */
+/* The holder said HELLO; or its connection is over (NULL: just so): its end. Both on the hub. */
 void life_greeted(struct local_box *b, bool is_paused);
 void life_broken(struct local_box *b, const char *sentence);
 #define LIFE_ENDED "the sandbox has ended by itself"
@@ -176,7 +185,8 @@ void life_broken(struct local_box *b, const char *sentence);
 struct local *local_of(struct provider *p);
 struct local_box *local_box(struct box *b);
 int local_create(struct provider *p, struct call *c, const struct spec *spec, struct box **ret);
-int local_attach(struct provider *p, struct call *c, const char *id, const struct spec *spec, struct box **ret);
+int local_attach(struct provider *p, struct call *c, const char *id, const struct spec *spec,
+                 struct box **ret);
 void local_release(struct box *b);
 int local_destroy(struct box *b, struct call *c);
 int local_state(struct box *b, struct call *c, struct box_status *ret);
@@ -188,12 +198,14 @@ bool box_has_limits(const struct plan *p);
 
 /* ---- exec.c ---- */
 
-int local_exec_start(struct box *b, struct call *c, const struct exec_req *in, struct exec_sink *to, struct exec **ret);
-int local_exec_attach(struct box *b, struct call *c, uint64_t number, const char *id, const uint64_t have[2],
-                      struct exec_sink *to, struct exec **ret);
-int local_exec_write(struct exec *x, struct call *c, const void *data, size_t size, bool is_last);
-int local_exec_signal(struct exec *x, struct call *c, int signal);
-void local_exec_release(struct exec *x);
+int local_exec_start(struct box *b, struct call *c, const struct exec_req *in, struct exec_sink *to,
+                     struct exec **ret);
+int local_exec_attach(struct box *b, struct call *c, uint64_t number, const char *id,
+                      const uint64_t have[2], struct exec_sink *to, struct exec **ret);
+int local_exec_write(struct exec *base, struct call *c, const void *data, size_t size,
+                     bool is_last);
+int local_exec_signal(struct exec *base, struct call *c, int signal);
+void local_exec_release(struct exec *base);
 /* Frames of a command, on the hub. 0 or -EPROTO. */
 int exec_on_output(struct local_box *b, const struct proto_msg *m);
 int exec_on_taken(struct local_box *b, const struct proto_msg *m);

@@ -35,7 +35,7 @@ static void plan_donep(struct plan *p)
         plan_done(p);
 }
 
-/* ---- from the settings of a creation --------------------------------------------------------------------------- */
+/* ---- from the settings of a creation ---- */
 
 /* Whether `path` is `top` or below it. */
 static bool is_below(const char *path, const char *top)
@@ -48,19 +48,25 @@ static bool is_below(const char *path, const char *top)
 /* A plain absolute path that doesn't cover what the sandbox itself is made of. */
 static int check_inside(struct call *c, const char *key, const char *path)
 {
-        static const char *const system[] = {"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32",
-                                             "/etc", "/proc", "/dev", "/sys", NULL};
+        static const char *const system[] = {"/usr",    "/bin", "/sbin", "/lib", "/lib32", "/lib64",
+                                             "/libx32", "/etc", "/proc", "/dev", "/sys",   NULL};
         size_t length = strlen(path);
 
-        if (path[0] != '/' || length < 2 || length > 255 || path[length - 1] == '/' || strstr(path, "//") ||
-            strstr(path, "/./") || strstr(path, "/../") || strcmp(path + length - 2, "/.") == 0 ||
+        if (path[0] != '/' || length < 2 || length > 255 || path[length - 1] == '/' ||
+            strstr(path, "//") || strstr(path, "/./") || strstr(path, "/../") ||
+            strcmp(path + length - 2, "/.") == 0 ||
             (length > 2 && strcmp(path + length - 3, "/..") == 0))
-                return call_fail(c, -EINVAL, "%s=%s: give a plain absolute path of at most 255 bytes", key, path);
-        if (strcmp(path, "/tmp") == 0 || strcmp(path, "/home") == 0 || strcmp(path, "/home/sandbox") == 0)
-                return call_fail(c, -EINVAL, "%s=%s: that directory is the sandbox's own", key, path);
+                return call_fail(c, -EINVAL,
+                                 "%s=%s: give a plain absolute path of at most 255 bytes", key,
+                                 path);
+        if (strcmp(path, "/tmp") == 0 || strcmp(path, "/home") == 0 ||
+            strcmp(path, "/home/sandbox") == 0)
+                return call_fail(c, -EINVAL, "%s=%s: that directory is the sandbox's own", key,
+                                 path);
         for (size_t i = 0; system[i]; i++) {
                 if (is_below(path, system[i]))
-                        return call_fail(c, -EINVAL, "%s=%s: %s is the sandbox's own", key, path, system[i]);
+                        return call_fail(c, -EINVAL, "%s=%s: %s is the sandbox's own", key, path,
+                                         system[i]);
         }
         return 0;
 }
@@ -75,7 +81,9 @@ static int take_isolation(struct plan *p, const struct spec *spec, unsigned allo
         if (strcmp(word, "none") != 0)
                 return call_fail(c, -EINVAL, "isolation=%s: give bwrap or none", word);
         if (!(allow & ALLOW_ISOLATION))
-                return call_fail(c, -EPERM, "isolation=none is not allowed by the operator (-o allow=isolation)");
+                return call_fail(
+                        c, -EPERM,
+                        "isolation=none is not allowed by the operator (-o allow=isolation)");
         p->is_isolated = false;
         return 0;
 }
@@ -86,13 +94,15 @@ static int take_net(struct plan *p, const struct spec *spec, unsigned allow, str
 
         if (!word || strcmp(word, "none") == 0) {
                 if (word && !p->is_isolated)
-                        return call_fail(c, -EOPNOTSUPP, "net=none can't be enforced with isolation=none");
+                        return call_fail(c, -EOPNOTSUPP,
+                                         "net=none can't be enforced with isolation=none");
                 return 0;
         }
         if (strcmp(word, "host") != 0)
                 return call_fail(c, -EINVAL, "net=%s: give none or host", word);
         if (!(allow & ALLOW_NET))
-                return call_fail(c, -EPERM, "net=host is not allowed by the operator (-o allow=net)");
+                return call_fail(c, -EPERM,
+                                 "net=host is not allowed by the operator (-o allow=net)");
         p->has_net = true;
         return 0;
 }
@@ -102,7 +112,8 @@ static int take_user(const struct spec *spec, struct call *c)
         const char *word = spec->text[SETTING_USER];
 
         if (word && strcmp(word, "sandbox") != 0 && strcmp(word, "1000") != 0)
-                return call_fail(c, -EOPNOTSUPP, "user=%s: a local sandbox has the user sandbox only", word);
+                return call_fail(c, -EOPNOTSUPP,
+                                 "user=%s: a local sandbox has the user sandbox only", word);
         return 0;
 }
 
@@ -112,7 +123,8 @@ static int take_paths(struct plan *p, const struct spec *spec, struct call *c)
         int r;
 
         if (!p->is_isolated && (workdir || spec->is_readonly))
-                return call_fail(c, -EOPNOTSUPP, "%s can't be had with isolation=none", workdir ? "workdir=" : "readonly=");
+                return call_fail(c, -EOPNOTSUPP, "%s can't be had with isolation=none",
+                                 workdir ? "workdir=" : "readonly=");
         if (workdir) {
                 r = check_inside(c, "workdir", workdir);
                 if (r < 0)
@@ -132,7 +144,8 @@ static int add_mount(struct plan *p, const char *host, const char *inside, bool 
                 return -ENOMEM;
         p->mounts = list;
         m = &list[p->mount_count++];
-        *m = (struct mount_spec){.host = strdup(host), .inside = strdup(inside), .is_readonly = is_readonly};
+        *m = (struct mount_spec){
+                .host = strdup(host), .inside = strdup(inside), .is_readonly = is_readonly};
         return m->host && m->inside ? 0 : -ENOMEM;
 }
 
@@ -143,7 +156,10 @@ static int take_mounts(struct plan *p, const struct spec *spec, unsigned allow, 
                 int r;
 
                 if (!(allow & ALLOW_MOUNT))
-                        return call_fail(c, -EPERM, "mount of %s is not allowed by the operator (-o allow=mount)", m->host);
+                        return call_fail(
+                                c, -EPERM,
+                                "mount of %s is not allowed by the operator (-o allow=mount)",
+                                m->host);
                 if (!p->is_isolated)
                         return call_fail(c, -EOPNOTSUPP, "mount can't be had with isolation=none");
                 if (m->host[0] != '/')
@@ -161,7 +177,9 @@ static int need_cgroup(unsigned can, unsigned bit, const char *key, struct call 
 {
         if (can & bit)
                 return 0;
-        return call_fail(c, -EOPNOTSUPP, "%s= needs a cgroup (v2 or v1) that sbxfs may write, and there is none here", key);
+        return call_fail(
+                c, -EOPNOTSUPP,
+                "%s= needs a cgroup (v2 or v1) that sbxfs may write, and there is none here", key);
 }
 
 static int take_limits(struct plan *p, const struct spec *spec, unsigned can, struct call *c)
@@ -186,7 +204,8 @@ static int take_limits(struct plan *p, const struct spec *spec, unsigned can, st
         return 0;
 }
 
-int plan_from_spec(const struct spec *spec, unsigned allow, unsigned cgroups, struct call *c, struct plan *ret)
+int plan_from_spec(const struct spec *spec, unsigned allow, unsigned cgroups, struct call *c,
+                   struct plan *ret)
 {
         _cleanup_(plan_donep) struct plan p = {0};
         int r;
@@ -211,7 +230,7 @@ int plan_from_spec(const struct spec *spec, unsigned allow, unsigned cgroups, st
         return 0;
 }
 
-/* ---- on disk --------------------------------------------------------------------------------------------------- */
+/* ---- on disk ---- */
 
 static int add_number(struct record *r, const char *key, uint64_t value)
 {
@@ -255,9 +274,15 @@ static int add_plan(struct record *r, const struct plan *p)
                 const char *key;
                 uint64_t value;
         } numbers[] = {
-                {"version", 1},           {"uid", p->uid},         {"gid", p->gid},
-                {"cpu", p->cpu_milli},    {"memory", p->memory},   {"processes", p->processes},
-                {"isolated", p->is_isolated}, {"net", p->has_net}, {"readonly", p->is_readonly},
+                {"version", 1},
+                {"uid", p->uid},
+                {"gid", p->gid},
+                {"cpu", p->cpu_milli},
+                {"memory", p->memory},
+                {"processes", p->processes},
+                {"isolated", p->is_isolated},
+                {"net", p->has_net},
+                {"readonly", p->is_readonly},
         };
         int x = record_add(r, "name", p->name);
 
@@ -328,7 +353,8 @@ static int get_plan(const struct record *r, struct plan *p)
         const char *workdir = record_get(r, "workdir");
         bool is_bad = false;
 
-        if (get_number(r, "version", &is_bad) != 1 || !workdir || get_text(r, "name", p->name, sizeof(p->name)) < 0 ||
+        if (get_number(r, "version", &is_bad) != 1 || !workdir ||
+            get_text(r, "name", p->name, sizeof(p->name)) < 0 ||
             get_text(r, "owner", p->owner, sizeof(p->owner)) < 0)
                 return -EBADMSG;
         p->uid = (uid_t)get_number(r, "uid", &is_bad);

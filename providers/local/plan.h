@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What a sandbox of this machine is made of: its settings, checked, and who it runs as. Kept in the record `box` of its directory,
- * with the holder's identity; values of environment variables are not in it.
+ * What a sandbox of this machine is made of: its settings, checked, and who it runs as. Kept in the
+ * record `box` of its directory, with the holder's identity; values of environment variables are
+ * not in it.
  */
 #pragma once
 
@@ -47,10 +48,11 @@ void plan_done(struct plan *p);
 /**
  * Check the settings of a creation and take them over; uid and gid stay the caller's to set.
  *
- * Errors: -EINVAL, -EOPNOTSUPP can't be held here, -EPERM not in `allow` (enum allow), -ENOMEM. `cgroups` are the CGROUP_ bits that
- *         can be limited on this machine.
+ * Errors: -EINVAL, -EOPNOTSUPP can't be held here, -EPERM not in `allow` (enum allow), -ENOMEM.
+ *         `cgroups` are the CGROUP_ bits that can be limited on this machine.
  */
-int plan_from_spec(const struct spec *spec, unsigned allow, unsigned cgroups, struct call *c, struct plan *ret);
+int plan_from_spec(const struct spec *spec, unsigned allow, unsigned cgroups, struct call *c,
+                   struct plan *ret);
 
 /* `dir` is the sandbox's directory. The holder counts only in this boot of the machine. */
 int plan_save(const struct plan *p, const struct holder_id *holder, int dir, enum record_sync sync);

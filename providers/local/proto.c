@@ -10,7 +10,7 @@
 
 #define HEAD_SIZE 5 /* size and type */
 
-/* ---- writing ------------------------------------------------------------------------------------------------ */
+/* ---- writing ---- */
 
 /* The first failure sticks; proto_add looks at it once, at the end. */
 struct out {
@@ -181,9 +181,12 @@ int proto_add(struct buf *to, const struct proto_msg *m)
         return 0;
 }
 
-/* ---- reading ------------------------------------------------------------------------------------------------ */
+/* ---- reading ---- */
 
-/* What is left of a body. Reading beyond it gives zeroes and marks it bad; parse looks at that once, at the end. */
+/*
+ * What is left of a body. Reading beyond it gives zeroes and marks it bad; parse looks at that
+ * once, at the end.
+ */
 struct in {
         const uint8_t *at;
         size_t left;
@@ -314,7 +317,8 @@ static void get_end(struct in *i, struct proto_msg *m)
         m->end.total[1] = get_u64(i);
         get_quiet(i, &m->end.quiet);
         most = m->end.kind == PROTO_END_CODE ? 255 : m->end.kind == PROTO_END_SIGNAL ? 127 : 0;
-        if (m->end.value > most || m->end.total[0] > UINT64_MAX / 2 || m->end.total[1] > UINT64_MAX / 2)
+        if (m->end.value > most || m->end.total[0] > UINT64_MAX / 2 ||
+            m->end.total[1] > UINT64_MAX / 2)
                 i->is_bad = true;
 }
 
@@ -408,7 +412,8 @@ int proto_parse(const void *data, size_t size, size_t max, struct proto_msg *ret
                 return 0;
         i.left = length;
         m.type = (enum proto_type)get_number(&i, 1);
-        if (!(max == PROTO_ANSWER_MAX ? get_answer(&i, &m) : get_request(&i, &m)) || i.is_bad || i.left != 0)
+        if (!(max == PROTO_ANSWER_MAX ? get_answer(&i, &m) : get_request(&i, &m)) || i.is_bad ||
+            i.left != 0)
                 return -EPROTO;
         *ret = m;
         *ret_used = 4 + length;

@@ -1,23 +1,26 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What sbxfs and the holder (process 1 of a sandbox) say to each other over their Unix stream socket: frames of a 32-bit size,
- * a type byte and a body, all numbers little-endian. Encoding and decoding only: no I/O, no state.
+ * What sbxfs and the holder (process 1 of a sandbox) say to each other over their Unix stream
+ * socket: frames of a 32-bit size, a type byte and a body, all numbers little-endian. Encoding and
+ * decoding only: no I/O, no state.
  *
- * The holder's side is hostile to us: a frame that is not exactly what it should be is -EPROTO, for the whole connection.
+ * The holder's side is hostile to us: a frame that is not exactly what it should be is -EPROTO, for
+ * the whole connection.
  *
  *      sbxfs                                   holder
- *      GREET version                           HELLO version flags      first on each connection
- *      ENV                                                              the sandbox's environment, once in its life
+ *      GREET version                           HELLO version flags: first on each connection
+ *      ENV                                     the sandbox's environment, once in its life
  *      EXEC (+ descriptor of its log)          REPLY, then OUTPUT ..., END
- *      ATTACH                                  REPLY, TAKEN, then OUTPUT ..., END: all that was not acknowledged
- *      DETACH                                                           go on without us
- *      ACK position                                                     output up to there may be forgotten
- *      FORGET                                                           the end was seen
+ *      ATTACH                                  REPLY, TAKEN, then OUTPUT ..., END: all that was not
+ *                                              acknowledged
+ *      DETACH                                  go on without us
+ *      ACK position                            output up to there may be forgotten
+ *      FORGET                                  the end was seen
  *      STDIN offset bytes                      TAKEN total
  *      SIGNAL
  *      PAUSE, RESUME                           REPLY
  *      STOP grace                              all ends, the rest of output, and the holder's exit
- *                                              QUIET                    when the last process has gone
+ *                                              QUIET: the last process has gone
  */
 #pragma once
 
@@ -66,8 +69,8 @@ struct proto_strings {
 };
 
 /*
- * How busy the sandbox is: `is_quiet` when no process but the holder exists, as seen after `execs` EXEC frames of this
- * connection. Later ones may have changed it.
+ * How busy the sandbox is: `is_quiet` when no process but the holder exists, as seen after `execs`
+ * EXEC frames of this connection. Later ones may have changed it.
  */
 struct proto_quiet {
         bool is_quiet;
@@ -114,7 +117,8 @@ struct proto_msg {
                 } signal;
                 struct {
                         uint32_t seq;
-                        bool by_signal; /* false: only time-outs stand still; the processes are held otherwise */
+                        /* false: only time-outs stand still; the processes are held otherwise */
+                        bool by_signal;
                 } pause, resume;
                 struct {
                         uint32_t grace_ms; /* between TERM and KILL */
@@ -136,7 +140,8 @@ struct proto_msg {
                         uint64_t number;
                         uint8_t stream; /* 0 or 1 */
                         uint64_t offset; /* in that stream; a gap: bytes were dropped */
-                        uint64_t position; /* acknowledge with this; rises with each OUTPUT of an exec */
+                        /* acknowledge with this; rises with each OUTPUT of an exec */
+                        uint64_t position;
                         const void *data;
                         size_t size;
                 } output;
@@ -163,7 +168,7 @@ int proto_add(struct buf *to, const struct proto_msg *m);
  *
  * Shape:   `max` bounds the frame: PROTO_FRAME_MAX in the holder, PROTO_ANSWER_MAX in sbxfs.
  * Owner:   texts and bytes in *ret point into `data`.
- * Errors:  1 with *ret and *ret_used; 0 when more bytes are needed; -EPROTO when this can't be a frame.
+ * Errors:  1 with *ret and *ret_used; 0 when more bytes are needed; -EPROTO: this is no frame.
  */
 int proto_parse(const void *data, size_t size, size_t max, struct proto_msg *ret, size_t *ret_used);
 

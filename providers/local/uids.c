@@ -31,7 +31,8 @@ static int parse(const char *range, uid_t *ret_first, uint32_t *ret_count)
         if (*end != ':' || end[1] < '0' || end[1] > '9')
                 return -EINVAL;
         count = strtoull(end + 1, &end, 10);
-        if (*end || errno || first < 1000 || count < 1 || first >= UINT32_MAX || count > UINT32_MAX - first)
+        if (*end || errno || first < 1000 || count < 1 || first >= UINT32_MAX ||
+            count > UINT32_MAX - first)
                 return -EINVAL;
         *ret_first = (uid_t)first;
         *ret_count = (uint32_t)count;
@@ -45,7 +46,10 @@ int uids_new(const char *range, struct call *c, struct uids **ret)
         uint32_t count;
 
         if (parse(range, &first, &count) < 0)
-                return call_fail(c, -EINVAL, "uid-range=%s: give FIRST:COUNT, from 1000, for instance " UIDS_DEFAULT, range);
+                return call_fail(
+                        c, -EINVAL,
+                        "uid-range=%s: give FIRST:COUNT, from 1000, for instance " UIDS_DEFAULT,
+                        range);
         u = calloc(1, sizeof(*u));
         if (u)
                 u->used = imap_new();

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Host uids of sandboxes when root mounts: one each, from a range, unique among the sandboxes of this state directory. The search for
- * a free one starts at a place that depends on the sandbox's key, so that two mounts rarely meet.
+ * Host uids of sandboxes when root mounts: one each, from a range, unique among the sandboxes of
+ * this state directory. The search for a free one starts at a place that depends on the sandbox's
+ * key, so that two mounts rarely meet.
  *
  * Threads: any.
  */

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Drives one provider through provider.h, for tests/providers/test_conform.py: each line of standard input is a JSON object (`id`, `op` and
- * arguments), each is carried out in a thread of its own and answered by one line with the same id. Output of commands goes to
- * files OUT/<box>.<number>.{0,1,both}, so that what was received is known even after kill -9 of this program.
+ * Drives one provider through provider.h, for tests/providers/test_conform.py: each line of
+ * standard input is a JSON object (`id`, `op` and arguments), each is carried out in a thread of
+ * its own and answered by one line with the same id. Output of commands goes to files
+ * OUT/<box>.<number>.{0,1,both}: what was received is known even after kill -9 of this program.
  *
  *      conform KIND STATE_DIR OUT_DIR HELPER_DIR OWNER ALLOW [KEY=VALUE ...]
  */
@@ -101,8 +102,10 @@ static void get_settings(const struct json *j, struct spec *s)
         static const struct {
                 const char *key;
                 enum setting setting;
-        } words[] = {
-                {"net", SETTING_NET}, {"user", SETTING_USER}, {"workdir", SETTING_WORKDIR}, {"isolation", SETTING_ISOLATION}};
+        } words[] = {{"net", SETTING_NET},
+                     {"user", SETTING_USER},
+                     {"workdir", SETTING_WORKDIR},
+                     {"isolation", SETTING_ISOLATION}};
 
         for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
                 const char *value = get_text(j, words[i].key);
@@ -110,11 +113,13 @@ static void get_settings(const struct json *j, struct spec *s)
                 if (value)
                         s->text[words[i].setting] = strdup(value);
         }
-        for (const struct json *each = json_first(json_get(j, "mounts")); each; each = json_next(each)) {
+        for (const struct json *each = json_first(json_get(j, "mounts")); each;
+             each = json_next(each)) {
                 s->mounts = reallocarray(s->mounts, s->mount_count + 1, sizeof(*s->mounts));
-                s->mounts[s->mount_count++] = (struct mount_spec){.host = strdup(get_text(each, "host")),
-                                                                  .inside = strdup(get_text(each, "inside")),
-                                                                  .is_readonly = get_flag(each, "ro")};
+                s->mounts[s->mount_count++] =
+                        (struct mount_spec){.host = strdup(get_text(each, "host")),
+                                            .inside = strdup(get_text(each, "inside")),
+                                            .is_readonly = get_flag(each, "ro")};
         }
 }
 
@@ -122,7 +127,8 @@ static void get_spec(const struct json *j, const char *owner, struct spec *s)
 {
         spec_init(s);
         (void)snprintf(s->key, sizeof(s->key), "%s", get_text(j, "box"));
-        (void)snprintf(s->name, sizeof(s->name), "%s", get_text(j, "name") ? get_text(j, "name") : get_text(j, "box"));
+        (void)snprintf(s->name, sizeof(s->name), "%s",
+                       get_text(j, "name") ? get_text(j, "name") : get_text(j, "box"));
         (void)snprintf(s->owner, sizeof(s->owner), "%s", owner);
         s->cpu_milli = (uint32_t)get_number(j, "cpu_milli");
         s->memory = get_number(j, "memory");
@@ -139,7 +145,7 @@ static struct box *find_box(const char *id)
         struct box *box = NULL;
 
         mutex_lock(&t.lock);
-        list_for_each(at, &t.boxes) {
+        list_for_each (at, &t.boxes) {
                 struct known_box *k = container_of(at, struct known_box, link);
 
                 if (strcmp(k->id, id) == 0)
@@ -163,7 +169,7 @@ static void add_box(struct box *box)
 static void drop_box(const char *id)
 {
         mutex_lock(&t.lock);
-        list_for_each_safe(at, next, &t.boxes) {
+        list_for_each_safe (at, next, &t.boxes) {
                 struct known_box *k = container_of(at, struct known_box, link);
 
                 if (strcmp(k->id, id) != 0)
@@ -181,7 +187,7 @@ static struct run *find_run(const struct json *j)
         struct run *run = NULL;
 
         mutex_lock(&t.lock);
-        list_for_each(at, &t.runs) {
+        list_for_each (at, &t.runs) {
                 struct run *each = container_of(at, struct run, link);
 
                 if (each->number == number && strcmp(each->box, box) == 0)
@@ -191,12 +197,14 @@ static struct run *find_run(const struct json *j)
         return run;
 }
 
-static void on_output(struct exec_sink *to, enum exec_stream stream, uint64_t offset, const void *data, size_t size)
+static void on_output(struct exec_sink *to, enum exec_stream stream, uint64_t offset,
+                      const void *data, size_t size)
 {
         struct run *run = container_of(to, struct run, sink);
 
         /* Written first: who waits for so many bytes reads the files then. */
-        if (file_write_all(run->fd[stream], data, size) < 0 || file_write_all(run->fd[2], data, size) < 0)
+        if (file_write_all(run->fd[stream], data, size) < 0 ||
+            file_write_all(run->fd[2], data, size) < 0)
                 log_error("output lost");
         mutex_lock(&t.lock);
         if (run->ends)
@@ -253,7 +261,8 @@ static struct run *new_run(const char *box, uint64_t number)
                 char path[4096];
                 struct stat st;
 
-                (void)snprintf(path, sizeof(path), "%s/%s.%" PRIu64 ".%s", t.out, box, number, names[i]);
+                (void)snprintf(path, sizeof(path), "%s/%s.%" PRIu64 ".%s", t.out, box, number,
+                               names[i]);
                 run->fd[i] = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
                 if (i < 2 && fstat(run->fd[i], &st) == 0)
                         run->have[i] = (uint64_t)st.st_size;
@@ -432,7 +441,8 @@ static const char **get_argv(const struct json *j)
         const char **argv = NULL;
         size_t count = 0;
 
-        for (const struct json *each = json_first(json_get(j, "argv")); each; each = json_next(each)) {
+        for (const struct json *each = json_first(json_get(j, "argv")); each;
+             each = json_next(each)) {
                 argv = reallocarray(argv, count + 2, sizeof(*argv));
                 argv[count++] = json_string(each);
                 argv[count] = NULL;
@@ -520,7 +530,8 @@ static int op_wait(struct request *q)
         int r = 0;
 
         mutex_lock(&t.lock);
-        while (q->run->ends == 0 && !(bytes > 0 && q->run->have[0] >= bytes) && !(taken > 0 && q->run->taken >= taken)) {
+        while (q->run->ends == 0 && !(bytes > 0 && q->run->have[0] >= bytes) &&
+               !(taken > 0 && q->run->taken >= taken)) {
                 if (!cond_wait_until(&t.changed, &t.lock, deadline_ns)) {
                         r = -ETIMEDOUT;
                         break;
@@ -546,7 +557,8 @@ static int op_write(struct request *q)
         do {
                 size_t part = left < 65536 ? left : 65536;
 
-                r = exec_write(q->run->exec, &q->call, data + at, part, get_flag(q->json, "last") && part == left);
+                r = exec_write(q->run->exec, &q->call, data + at, part,
+                               get_flag(q->json, "last") && part == left);
                 if (r == 0) {
                         at += part;
                         left -= part;
@@ -579,7 +591,10 @@ static int op_exec_release(struct request *q)
         return 0;
 }
 
-/* Microseconds from exec_start to the end of `sh -c true`, `count` times: the median, and exec_start's own. */
+/*
+ * Microseconds from exec_start to the end of `sh -c true`, `count` times: the median, and
+ * exec_start's own.
+ */
 static int compare_u64(const void *a, const void *b)
 {
         const uint64_t *x = a, *y = b;
@@ -595,7 +610,8 @@ static int op_bench(struct request *q)
         int r = 0;
 
         for (size_t i = 0; r == 0 && i < count; i++) {
-                struct exec_req in = {.number = 1000000 + get_number(q->json, "number") + i, .argv = argv};
+                struct exec_req in = {.number = 1000000 + get_number(q->json, "number") + i,
+                                      .argv = argv};
                 struct run *run = new_run(get_text(q->json, "box"), in.number);
                 uint64_t start_ns = clock_mono_ns();
 
@@ -657,7 +673,8 @@ static int perform(struct request *q)
                 q->box = operations[i].needs_box ? find_box(get_text(q->json, "box")) : NULL;
                 q->run = operations[i].needs_run ? find_run(q->json) : NULL;
                 if ((operations[i].needs_box && !q->box) || (operations[i].needs_run && !q->run))
-                        return call_fail(&q->call, -ESRCH, "no such box or command in this program");
+                        return call_fail(&q->call, -ESRCH,
+                                         "no such box or command in this program");
                 return operations[i].work(q);
         }
         return call_fail(&q->call, -EINVAL, "no such operation");
@@ -669,8 +686,8 @@ static void answer(struct request *q, int r)
 {
         _cleanup_(buf_done) struct buf line = BUF_INIT(LINE_MAX_SIZE);
 
-        (void)buf_addf(&line, "{\"id\":%" PRIu64 ",\"r\":%d,\"errno\":\"%s\",\"sentence\":", get_number(q->json, "id"), r,
-                       r < 0 ? errno_name(r) : "");
+        (void)buf_addf(&line, "{\"id\":%" PRIu64 ",\"r\":%d,\"errno\":\"%s\",\"sentence\":",
+                       get_number(q->json, "id"), r, r < 0 ? errno_name(r) : "");
         (void)json_add_string(&line, q->call.sentence);
         (void)buf_addf(&line, "%s}\n", buf_str(&q->answer));
         (void)pthread_mutex_lock(&t.print);
@@ -683,7 +700,10 @@ static void *serve(void *arg)
         struct request *q = arg;
         int r = perform(q);
 
-        /* What the answer makes known to the test, and so to the next request, the sanitizer sees by this. */
+        /*
+         * What the answer makes known to the test, and so to the next request, the sanitizer sees
+         * by this.
+         */
         mutex_lock(&t.lock);
         mutex_unlock(&t.lock);
         answer(q, r);
@@ -706,13 +726,13 @@ static void take_line(const char *line, size_t size, const char *owner)
         q->owner = owner;
         if (json_parse(line, size, &q->json, NULL) < 0) {
                 log_error("not JSON: %.*s", (int)size, line);
-                exit(2);
+                _exit(2);
         }
         mutex_lock(&t.lock);
         t.working++;
         mutex_unlock(&t.lock);
         if (pthread_create(&thread, NULL, serve, q) != 0)
-                exit(2);
+                _exit(2);
         (void)pthread_detach(thread);
 }
 
@@ -723,13 +743,13 @@ static void finish(void)
         while (t.working > 0)
                 cond_wait(&t.changed, &t.lock);
         mutex_unlock(&t.lock);
-        list_for_each_safe(at, next, &t.runs) {
+        list_for_each_safe (at, next, &t.runs) {
                 struct run *run = container_of(at, struct run, link);
 
                 exec_release(run->exec);
                 free_run(run);
         }
-        list_for_each_safe(at, next, &t.boxes) {
+        list_for_each_safe (at, next, &t.boxes) {
                 struct known_box *k = container_of(at, struct known_box, link);
 
                 box_release(k->box);
@@ -740,7 +760,8 @@ static void finish(void)
 
 static unsigned parse_allow(const char *words)
 {
-        return (strstr(words, "isolation") ? ALLOW_ISOLATION : 0u) | (strstr(words, "net") ? ALLOW_NET : 0u) |
+        return (strstr(words, "isolation") ? ALLOW_ISOLATION : 0u) |
+               (strstr(words, "net") ? ALLOW_NET : 0u) |
                (strstr(words, "mount") ? ALLOW_MOUNT : 0u);
 }
 
