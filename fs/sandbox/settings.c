@@ -366,13 +366,23 @@ static int set_mount(struct spec *s, const char *number, const char *value, stru
         return 0;
 }
 
+/* Whether it would be one more than there may be: a key that is there already is replaced. */
+static bool is_too_many(const struct pair *pairs, size_t count, const char *key)
+{
+        for (size_t i = 0; i < count; i++)
+                if (strcmp(pairs[i].key, key) == 0)
+                        return false;
+        return count >= FAMILY_MAX;
+}
+
 static int set_family(struct spec *s, enum setting x, const char *rest, const char *value,
                       struct call *c)
 {
         int r;
 
-        if (s->env_count >= FAMILY_MAX || s->label_count >= FAMILY_MAX ||
-            s->mount_count >= FAMILY_MAX)
+        if ((x == SETTING_ENV && is_too_many(s->env, s->env_count, rest)) ||
+            (x == SETTING_LABEL && is_too_many(s->labels, s->label_count, rest)) ||
+            (x == SETTING_MOUNT && s->mount_count >= FAMILY_MAX))
                 return call_fail(c, -EINVAL, "more than %d settings %s.", FAMILY_MAX, table[x].key);
         if (x == SETTING_MOUNT)
                 return set_mount(s, rest, value, c);
