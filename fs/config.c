@@ -283,6 +283,9 @@ static int check_pair(struct parse *p, const struct provider_ops *ops, const str
         }
         known_keys(ops, words, sizeof(words) / sizeof(words[0]));
         nearest = name_nearest(pair->key, words);
+        if (nearest && strcmp(nearest, pair->key) == 0)
+                return fail(p, line, "\"%s\" needs a name behind it: %s.NAME = VALUE", nearest,
+                            nearest);
         if (nearest)
                 return fail(p, line, "unknown key \"%.64s\"; did you mean \"%s\"?", pair->key,
                             nearest);
@@ -347,14 +350,26 @@ static void set_up_inih(void)
         ini_allow_inline_comments = false;
 }
 
+static unsigned line_of(const char *text, const char *at)
+{
+        unsigned line = 1;
+
+        for (; text < at; text++)
+                line += *text == '\n';
+        return line;
+}
+
 int config_parse(const char *name, const char *text, size_t size, struct config *ret,
                  struct call *c)
 {
         struct parse p = {.name = name, .at = text, .end = text + size, .call = c};
+        const char *nul = memchr(text, '\0', size);
         int line;
 
-        if (memchr(text, '\0', size))
-                return call_fail(c, -EINVAL, "%s:1: a NUL byte in it", name);
+        if (nul)
+                return call_fail(c, -EINVAL, "%s:%u: a NUL byte in it", name, line_of(text, nul));
+        if (size >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0)
+                p.at += 3; /* some editors begin a file of UTF-8 so */
         set_up_inih();
         line = ini_parse_stream(read_line, &p, on_pair, &p);
         if (p.error == 0 && line > 0)
