@@ -405,8 +405,11 @@ static int take_options(struct options *o, const char *text, struct call *c)
 
 /* ---- the command line ---- */
 
-static int fail_argument(const char *argument, struct call *c)
+/* `letter` is unknown, if it isn't one of ours: then, and without one, it is all of `argument`. */
+static int fail_argument(const char *argument, int letter, struct call *c)
 {
+        if (letter != 0 && !strchr("hVd", letter))
+                return call_fail(c, -EINVAL, "unknown option -%c; see sbxfs --help", letter);
         return call_fail(c, -EINVAL, "unknown option %s; see sbxfs --help", argument);
 }
 
@@ -449,7 +452,7 @@ int options_parse(struct options *o, int argc, char *const *argv, struct call *c
                 case 'h': o->wants_help = true; return 0;
                 case 'V': o->wants_version = true; return 0;
                 case ':': return call_fail(c, -EINVAL, "-%c takes a value", optopt);
-                default: return fail_argument(argv[optind - 1], c);
+                default: return fail_argument(argv[optind - 1], optopt, c);
                 }
         }
         return take_operands(o, argc - optind, argv + optind, c);
