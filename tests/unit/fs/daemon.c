@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 
 #include "tests/unit/check.h"
+#include "transport/base/log.h"
 
 /* The exit status of a process that does this; 1000 + N: ended by a signal. */
 static int status_of(void (*run)(void))
@@ -196,6 +197,7 @@ static void a_closed_pipe_is_an_error_not_an_end(void)
 
 int main(void)
 {
+        log_setup(LOG_LEVEL_ERROR, NULL, false);
         RUN(the_parent_ends_when_the_mount_answers);
         RUN(the_parent_tells_of_a_failure);
         RUN(in_the_foreground_nothing_changes);

@@ -219,14 +219,15 @@ static void what_is_cancelled_does_not_run(void)
 
 static struct workers *pool;
 static int refused;
+static char late[] = "x";
 
 static void submit_more(void *arg)
 {
         uint64_t id;
 
         wait_at_gate(arg);
-        refused = workers_submit(pool, WORKER_FAST, note, (char[]){"x"});
-        CHECK_EQ(workers_submit_at(pool, WORKER_FAST, 0, note, (char[]){"x"}, &id), -ESHUTDOWN);
+        refused = workers_submit(pool, WORKER_FAST, note, late);
+        CHECK_EQ(workers_submit_at(pool, WORKER_FAST, 0, note, late, &id), -ESHUTDOWN);
 }
 
 static void *end_pool(void *arg)
@@ -245,7 +246,7 @@ static void nothing_new_is_taken_at_the_end(void)
         wait_for(&at_gate, 1);
         CHECK_EQ(pthread_create(&thread, NULL, end_pool, pool), 0);
         /* Until the other thread has said so. */
-        while (workers_submit(pool, WORKER_FAST, note, (char[]){"y"}) == 0)
+        while (workers_submit(pool, WORKER_FAST, note, late) == 0)
                 (void)usleep(200);
         open_gate();
         CHECK_EQ(pthread_join(thread, NULL), 0);

@@ -2,6 +2,7 @@
 #include "tests/unit/sandbox/fake.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -285,6 +286,24 @@ static int op_resume(struct box *b, struct call *c)
         return move(b, c, FAKE_RESUME, BOX_RUNNING);
 }
 
+static int op_root(struct box *b, struct call *c, struct box_root *ret)
+{
+        (void)c;
+        *ret = (struct box_root){.fd = open("/", O_PATH | O_CLOEXEC), .uid = 7, .gid = 8};
+        (void)snprintf(ret->inside, sizeof(ret->inside), "/%s", b->id);
+        return ret->fd < 0 ? -errno : 0;
+}
+
+static bool op_is_quiet(const struct box *b)
+{
+        bool is_quiet;
+
+        mutex_lock(&fake.lock);
+        is_quiet = get_locked(b->id)->status.state != BOX_RUNNING;
+        mutex_unlock(&fake.lock);
+        return is_quiet;
+}
+
 /* ---- commands ---- */
 
 /* The sink, kept from being released until unlock_sink; NULL: nobody is attached. */
@@ -478,6 +497,8 @@ static const struct provider_ops full = {
         .exec_write = op_exec_write,
         .exec_signal = op_exec_signal,
         .exec_release = op_exec_release,
+        .root = op_root,
+        .is_quiet = op_is_quiet,
 };
 
 void fake_reset(uint32_t traits)

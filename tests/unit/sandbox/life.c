@@ -329,6 +329,57 @@ static void states_are_polled_without_being_asked_for(void)
         world_end();
 }
 
+/* ---- the direct volume ---- */
+
+static void files_are_there_as_long_as_the_sandbox(void)
+{
+        struct box_root root = {.fd = -1};
+        struct sandbox *sb;
+        uint64_t seq;
+
+        world_begin(PROVIDER_DIRECT);
+        world_up();
+        fake_hang(FAKE_CREATE, true);
+        CHECK_EQ(try_create("web", NULL, 0), 0);
+        sb = fleet_find(world.fleet, "web");
+        CHECK_EQ(sandbox_root(sb, &world.call, &root), -EINPROGRESS);
+        CHECK(!sandbox_is_quiet(sb));
+        fake_hang(FAKE_CREATE, false);
+        EVENTUALLY(sandbox_state(sb) == BOX_RUNNING && is_settled(sb));
+        CHECK_EQ(sandbox_root(sb, &world.call, &root), 0);
+        CHECK_STR(root.inside, "/box-1");
+        CHECK_EQ(close(root.fd), 0);
+        CHECK(!sandbox_is_quiet(sb));
+        CHECK(verb_ok(sb, SANDBOX_STOP));
+        CHECK(sandbox_is_quiet(sb));
+        CHECK_EQ(sandbox_root(sb, &world.call, &root), 0); /* also while it is down */
+        CHECK_EQ(close(root.fd), 0);
+        fake_hang(FAKE_DESTROY, true);
+        seq = begin_verb(sb, SANDBOX_DESTROY);
+        CHECK_EQ(sandbox_root(sb, &world.call, &root), -ENODEV);
+        fake_hang(FAKE_DESTROY, false);
+        EVENTUALLY(is_done(sb, seq));
+        CHECK_EQ(sandbox_root(sb, &world.call, &root), -ENODEV);
+        sandbox_unref(sb);
+
+        fake_fail(FAKE_CREATE, -ENOSPC, 1);
+        CHECK_EQ(try_create("two", NULL, 0), 0);
+        EVENTUALLY(state_of("two") == BOX_ERROR);
+        sb = fleet_find(world.fleet, "two");
+        EVENTUALLY(is_settled(sb));
+        CHECK_EQ(sandbox_root(sb, &world.call, &root), -ENODEV);
+        CHECK(strstr(world.call.sentence, "the sandbox was not created: fake"));
+        sandbox_unref(sb);
+        world_end();
+
+        world_begin(0);
+        world_up();
+        sb = make("web");
+        CHECK_EQ(sandbox_root(sb, &world.call, &root), -EOPNOTSUPP);
+        sandbox_unref(sb);
+        world_end();
+}
+
 /* ---- idle ---- */
 
 #define SOON (2 * NS_PER_MS)
@@ -470,6 +521,7 @@ int main(void)
         RUN(news_are_looked_at_at_once);
         RUN(a_poll_that_answers_late_is_void);
         RUN(states_are_polled_without_being_asked_for);
+        RUN(files_are_there_as_long_as_the_sandbox);
         RUN(an_unused_sandbox_is_paused_and_a_command_wakes_it);
         RUN(a_person_s_pause_is_not_lifted_by_a_command);
         RUN(a_used_sandbox_is_not_idle);

@@ -2,6 +2,7 @@
 /* What is on disk: sandboxes come back after a restart, and what is damaged is kept aside. */
 
 #include <dirent.h>
+#include <pthread.h>
 #include <sys/stat.h>
 
 #include "tests/unit/sandbox/world.h"
@@ -344,6 +345,44 @@ static void a_state_directory_has_one_mount(void)
         world_forget();
 }
 
+static void *drain(void *arg)
+{
+        struct world *old = arg;
+
+        fleet_drain(old->fleet, clock_after(60 * NS_PER_S));
+        CHECK(workers_free(old->workers, clock_after(60 * NS_PER_S)));
+        fleet_close(old->fleet);
+        return NULL;
+}
+
+static void a_mount_that_only_drains_makes_room(void)
+{
+        struct world old;
+        pthread_t thread;
+
+        world_begin(0);
+        world.seams.destroy_retry_ns = 3600 * NS_PER_S;
+        world_up();
+        sandbox_unref(make("web"));
+        fake_fail(FAKE_DESTROY, -EIO, 1);
+        CHECK_EQ(fleet_remove(world.fleet, "web", &world.call), 0);
+        EVENTUALLY(fake_calls(FAKE_DESTROY) == 1); /* it waits for its next try, for long */
+        memcpy(&old, &world, sizeof(old));
+        CHECK_EQ(pthread_create(&thread, NULL, drain, &old), 0);
+        for (;;) { /* until it drains, it is in use */
+                int r = world_try_up();
+
+                if (r == 0)
+                        break;
+                CHECK_EQ(r, -EBUSY);
+                CHECK(workers_free(world.workers, clock_after(60 * NS_PER_S)));
+                (void)usleep(200);
+        }
+        CHECK_EQ(pthread_join(thread, NULL), 0);
+        EVENTUALLY(!fake_exists("box-1"));
+        world_end();
+}
+
 int main(void)
 {
         RUN(all_of_a_sandbox_comes_back);
@@ -355,5 +394,6 @@ int main(void)
         RUN(a_failed_creation_stays_failed);
         RUN(without_its_provider_it_is_shown_and_left_alone);
         RUN(a_state_directory_has_one_mount);
+        RUN(a_mount_that_only_drains_makes_room);
         return check_result();
 }
