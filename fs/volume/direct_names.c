@@ -16,7 +16,7 @@
 #include "transport/base/cleanup.h"
 #include "transport/base/clock.h"
 
-#define CLIMB_WAIT_NS (100 * NS_PER_MS) /* for those who were given a link's target to use it up */
+#define CLIMB_WAIT_NS (250 * NS_PER_MS) /* for those who were given a link's target to use it up */
 #define CLIMB_STEP_NS (1 * NS_PER_MS)
 
 /* Devices are no part of a sandbox's files: nobody inside can make one. */
@@ -307,15 +307,12 @@ struct renaming {
         struct direct_parent from, to;
 };
 
-/*
- * What may be a directory or a link for the kernel. Regular files say nothing about where they are;
- * but where a directory was until a moment ago, the kernel may still see it.
- */
-static bool has_place(struct direct *d, uint64_t parent, const char *name)
+/* What is or was a moment ago a directory: others take along nobody who follows a link. */
+static bool may_be_directory(struct direct *d, uint64_t parent, const char *name)
 {
         mode_t kind = nodes_kind(&d->nodes, parent, name);
 
-        return !S_ISREG(kind) || nodes_was_directory(&d->nodes, parent, name);
+        return kind == 0 || S_ISDIR(kind) || nodes_was_directory(&d->nodes, parent, name);
 }
 
 /* Before a rename to a lower depth: 0, or -EXDEV, and mv then copies. */
@@ -343,8 +340,8 @@ static int prepare(struct direct *d, const struct vol_op *op, const struct renam
 
         if (x->to.depth == x->from.depth || d->config.has_raw_symlinks)
                 return 0;
-        if (!has_place(d, x->parent, x->name) &&
-            (!is_swap || !has_place(d, x->new_parent, x->new_name)))
+        if (!may_be_directory(d, x->parent, x->name) &&
+            (!is_swap || !may_be_directory(d, x->new_parent, x->new_name)))
                 return 0;
         climbs_move(&d->climbs, x->parent);
         return is_up || is_swap ? wait_for_climbs(d, op, clock_mono_ns()) : 0;
