@@ -331,7 +331,7 @@ struct box {
 struct exec {
         struct box *box;
         char id[64]; /* the service's name for it, "" none */
-        int64_t pid; /* as seen inside, 0 unknown */
+        _Atomic(int64_t) pid; /* as seen inside, 0 unknown (yet: after an attach it may come later) */
 };
 
 /* ---- what callers call ---- */
