@@ -271,6 +271,13 @@ static void write_config(int dir, const char *text)
         (void)close(fd);
 }
 
+/* NULL: not set. This program has one thread. */
+static void set_variable(const char *name, const char *value)
+{
+        /* NOLINTNEXTLINE(concurrency-mt-unsafe): one thread */
+        CHECK_EQ(value ? setenv(name, value, 1) : unsetenv(name), 0);
+}
+
 static void paths_are_made_whole(void)
 {
         int dir = temp_open();
@@ -280,9 +287,9 @@ static void paths_are_made_whole(void)
         CHECK_EQ(mkdirat(dir, "real", 0700), 0);
         CHECK_EQ(symlinkat("m", dir, "link"), 0);
         CHECK_EQ(symlinkat("real", dir, "state"), 0);
-        CHECK_EQ(setenv("HOME", below("home"), 1), 0);
-        CHECK_EQ(unsetenv("XDG_STATE_HOME"), 0);
-        CHECK_EQ(setenv("XDG_CONFIG_HOME", below("xdg"), 1), 0);
+        set_variable("HOME", below("home"));
+        set_variable("XDG_STATE_HOME", NULL);
+        set_variable("XDG_CONFIG_HOME", below("xdg"));
 
         (void)snprintf(option, sizeof(option), "state=%s", below("state//new/deep"));
         CHECK_EQ(PARSE("-o", option, below("link")), 0);
@@ -293,17 +300,17 @@ static void paths_are_made_whole(void)
         CHECK_STR(o.provider, "local");
         CHECK(config_find(&o.config, "local"));
 
-        CHECK_EQ(setenv("XDG_STATE_HOME", below("xs"), 1), 0);
+        set_variable("XDG_STATE_HOME", below("xs"));
         CHECK_EQ(PARSE(below("m/")), 0);
         CHECK_EQ(complete(), 0);
         CHECK_STR(o.mountpoint, below("m"));
         CHECK_STR(o.state_path, below("xs/sbxfs"));
-        CHECK_EQ(setenv("XDG_STATE_HOME", "relative", 1), 0); /* as if it were not set */
+        set_variable("XDG_STATE_HOME", "relative"); /* as if it were not set */
         CHECK_EQ(PARSE(below("m")), 0);
         CHECK_EQ(complete(), 0);
         CHECK_STR(o.state_path,
                   geteuid() == 0 ? "/var/lib/sbxfs" : below("home/.local/state/sbxfs"));
-        CHECK_EQ(unsetenv("XDG_STATE_HOME"), 0);
+        set_variable("XDG_STATE_HOME", NULL);
 
         CHECK(getcwd(cwd, sizeof(cwd)));
         CHECK_EQ(fchdir(dir), 0);

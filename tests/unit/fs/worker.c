@@ -160,7 +160,7 @@ static void what_is_due_first_runs_first(void)
         struct workers *w = new_pool(1, 1);
         uint64_t start = clock_after(20 * NS_PER_MS);
 
-        /* Were this thread stopped for longer, a later one could be due before the first is said. */
+        /* Were this thread stopped for longer, a later one could be due before all are said. */
         (void)submit_at(w, start + 4, "d");
         (void)submit_at(w, start + 2, "b");
         (void)submit_at(w, start + 5, "e");

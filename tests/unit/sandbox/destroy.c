@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Sandboxes go: at once by name, proven gone by the provider, tried again, and come back if need be. */
+/* Sandboxes go: at once by name, proven gone by the provider, tried again; or they come back. */
 
 #include "tests/unit/sandbox/world.h"
 

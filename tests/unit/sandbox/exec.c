@@ -497,7 +497,7 @@ static void a_kill_is_a_term_and_then_a_kill(void)
 
         /* What fails is said; what has ended just now is not. */
         t = run(sb, "hold");
-        x = running(sb, t);
+        (void)running(sb, t);
         seq = results_add(sandbox_results(sb), "-", "kill");
         fake_fail(FAKE_EXEC_SIGNAL, -EIO, 1);
         CHECK_EQ(task_kill(t, SIGHUP, seq), 0);

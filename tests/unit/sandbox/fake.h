@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A provider in this process, whose sandboxes outlive a fleet as a cloud's do. Tests say which of its calls fail or
- * hang, and drive its commands by hand; only `now CODE` ends by itself, before exec_start has returned.
+ * A provider in this process, whose sandboxes outlive a fleet as a cloud's do. Tests say which of
+ * its calls fail or hang, and drive its commands by hand; only `now CODE` ends by itself, before
+ * exec_start has returned.
  *
- * Threads: all functions may be called from any thread. Sinks are called on the thread of who calls fake_exec_*.
+ * Threads: all functions may be called from any thread. Sinks are called on the thread of who calls
+ *          fake_exec_*.
  */
 #pragma once
 

@@ -79,7 +79,7 @@ static void verbs_are_checked_against_what_comes_before_them(void)
         CHECK_EQ(sandbox_state(sb), BOX_RUNNING);
 
         fake_hang(FAKE_PAUSE, true);
-        first = begin_verb(sb, SANDBOX_PAUSE);
+        (void)begin_verb(sb, SANDBOX_PAUSE);
         EVENTUALLY(fake_calls(FAKE_PAUSE) == 1);
         for (int i = 0; i < 64; i++)
                 last = begin_verb(sb, i % 2 ? SANDBOX_PAUSE : SANDBOX_RESUME);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A mount's sandboxes without a mount: a fleet on the fake provider, in a temporary state directory. world_down and
- * world_up again is a restart; world_end forgets all.
+ * Sandboxes without a mount: a fleet on the fake provider, in a temporary state directory.
+ * world_down and world_up again is a restart; world_end forgets all.
  */
 #pragma once
 
@@ -282,7 +282,7 @@ static inline enum task_state task_state_of(struct task *t)
 /* The fake's side of a command, once it runs. */
 static inline struct fake_exec *running(struct sandbox *sb, struct task *t)
 {
-        struct sandbox_info info = info_of(sb);
+        struct sandbox_info info;
         struct fake_exec *x;
 
         EVENTUALLY(task_state_of(t) == TASK_RUNNING);
