@@ -331,7 +331,8 @@ struct box {
 struct exec {
         struct box *box;
         char id[64]; /* the service's name for it, "" none */
-        _Atomic(int64_t) pid; /* as seen inside, 0 unknown (yet: after an attach it may come later) */
+        _Atomic(int64_t)
+                pid; /* as seen inside, 0 unknown (yet: after an attach it may come later) */
 };
 
 /* ---- what callers call ---- */
