@@ -43,6 +43,7 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "timeout(seconds): time limit of this test")
     config.addinivalue_line("markers", "mount_only: makes sense on a mount only")
     config.addinivalue_line("markers", "slow: takes more than some seconds")
+    config.addinivalue_line("markers", "xdist_group(name): one after the other in a parallel run")
     if config.getoption("--sbxfs"):
         Settings.sbxfs = os.path.abspath(config.getoption("--sbxfs"))
 
@@ -96,14 +97,6 @@ def pytest_sessionstart(session):
 def pytest_sessionfinish(session):
     if _user in session.config.stash:
         session.config.stash[_user].undo()
-
-
-def pytest_collection_modifyitems(config, items):
-    """In a parallel run the builds, and what needs them, are one after the other."""
-    if config.pluginmanager.hasplugin("xdist"):
-        for item in items:
-            if "tests/ci/" in str(item.path):
-                item.add_marker(pytest.mark.xdist_group("ci"))
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,8 @@ import pytest
 
 from support import builds
 
+pytestmark = pytest.mark.xdist_group("ci")  # one after the other: builds, and what needs them
+
 # Known before anything is built where tools/test has configured gcc's build; the same in every build.
 UNITS = sorted(builds.unit_tests("gcc"))
 

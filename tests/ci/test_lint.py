@@ -11,6 +11,8 @@ import pytest
 from support import builds
 from support.builds import ROOT
 
+pytestmark = pytest.mark.xdist_group("ci")  # one after the other: builds, and what needs them
+
 
 def sources(*suffixes):
     return sorted(str(path.relative_to(ROOT)) for top in ("fs", "providers", "transport", "tests")

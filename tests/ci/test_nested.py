@@ -11,12 +11,15 @@ from support import builds
 from support.builds import ROOT
 from support.mounts import work_directory
 
-# What the sanitizers look at, `pytest -k`: what is most entangled, for these runs are several times slower.
-SANITIZED = ("(random_walk or ctl or exec or faults or hostile) and not memory"
-             " and not two_hundred and not fast_output")
+pytestmark = pytest.mark.xdist_group("ci")  # one after the other: builds, and what needs them
 
-# What the unprivileged user runs: all mount tests but those that are only about size.
-UNPRIVILEGED = "not thousand and not random_walk"
+# What the sanitizers look at, `pytest -k`: what is most entangled, for these runs are several times slower. Not what
+# measures memory, nor floods.
+SANITIZED = ("(random_walk or hostile or exec_basics or exec_io or lifecycle or faults_crash or faults_blocking"
+             " or ctl_writes or conform) and not memory and not two_hundred and not fast_output")
+
+# What the unprivileged user runs: what may depend on who mounts. (The isolation tests mount as both.)
+UNPRIVILEGED = "fs_posix or fs_git or fs_build or fs_copy or exec_basics or lifecycle or faults or conform"
 
 IS_FULL = set(builds.wanted()) == set(builds.BUILDS)
 
@@ -35,7 +38,7 @@ def nested(tell, what, argv, timeout, env):
 @pytest.mark.skipif(not IS_FULL, reason="tools/test without a pattern makes the sanitizers' builds")
 @pytest.mark.parametrize("build", ["asan", "tsan"])
 def test_mount_under_sanitizer(build, tell):
-    nested(tell, "mount, " + build, ["tests/mount", "-k", SANITIZED], 880,
+    nested(tell, "mount, " + build, ["tests/mount", "tests/providers", "-k", SANITIZED], 880,
            dict(builds.SANITIZERS, SBXFS_BUILD=str(builds.directory(build))))
 
 
@@ -49,10 +52,10 @@ def test_mount_as_a_user(tell):
         copy.chmod(0o755)
         shutil.copytree(ROOT / "tests", copy / "tests", ignore=shutil.ignore_patterns("__pycache__"))
         build = builds.directory("gcc")
-        for program in ("fs/sbxfs", "providers/local/sbxfs-holder"):
+        for program in ("fs/sbxfs", "providers/local/sbxfs-holder", "tests/providers/conform"):
             (copy / "build" / program).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(build / program, copy / "build" / program)
-        nested(tell, "mount, a user", [str(copy / "tests" / "mount"), "-k", UNPRIVILEGED, "--as-user=sbxtest"], 880,
+        nested(tell, "mount, a user", [str(copy / "tests" / "mount"), str(copy / "tests" / "providers"), "-k", UNPRIVILEGED, "--as-user=sbxtest"], 880,
                {"SBXFS_BUILD": str(copy / "build")})
     finally:
         shutil.rmtree(copy, ignore_errors=True)
