@@ -38,7 +38,8 @@ def test_clang_tidy_finds_nothing():
     assert commands.exists(), "%s is not there: clang's build has failed" % commands
     known = {os.path.relpath(os.path.join(c["directory"], c["file"]), ROOT) for c in json.loads(commands.read_text())}
     paths = [path for path in sources(".c") if path in known]
-    missing = [path for path in sources(".c") if path not in known]
+    missing = [path for path in sources(".c")
+               if path not in known and not path.startswith("tests/support/")]  # a test compiles these itself
     assert not missing, "no meson.build lists: " + " ".join(missing)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         said = list(pool.map(lambda path: tidy(where, path), paths))
