@@ -284,7 +284,8 @@ int spot_attr(struct tree *t, struct op *op, struct spot *s, bool freeze, struct
         switch (s->row->kind) {
         case KIND_DIR:
                 set_times(st, dir_mtime(t, s));
-                if (s->row->number == ROW_SANDBOX)
+                /* The kernel looks at their modes in each walk of an absolute path. */
+                if (s->row->number == ROW_SANDBOX || s->row->number == ROW_ROOT)
                         ret->entry_ttl_ns = ret->attr_ttl_ns = DIR_TTL_NS;
                 break;
         case KIND_FS:
