@@ -138,8 +138,9 @@ static void probe_leave(struct probe *p)
 static void *probe_run(void *arg)
 {
         struct probe *p = arg;
-        struct stat st;
-        int r = stat(p->path, &st) < 0 ? -errno : 0;
+        struct statx st;
+        /* Its server is asked: the kernel may still know what a dead one has answered. */
+        int r = statx(AT_FDCWD, p->path, AT_STATX_FORCE_SYNC, STATX_MODE, &st) < 0 ? -errno : 0;
 
         mutex_lock(&p->lock);
         p->result = r;

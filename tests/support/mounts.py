@@ -371,7 +371,7 @@ class Mount:
     def _is_dead(self):
         """A predecessor that was killed, which the new one has not detached yet."""
         try:
-            os.stat(self.path)
+            os.statvfs(self.path)  # asks the server, where stat may know the answer
         except OSError as error:
             return error.errno == errno.ENOTCONN
         return False
