@@ -254,6 +254,15 @@ static void finish(struct park *p, struct parked *x, int code)
 
 static void settle(struct park *p, struct parked *x, uint64_t seen);
 
+/* Ask, and answer unless it is -EINPROGRESS. */
+static int run_request(struct park *p, struct request *r)
+{
+        int code = r->run(p->config.mount, r);
+
+        tree_op_done(&r->op);
+        return code;
+}
+
 /* One try by this thread, which owns x. */
 static void run(struct park *p, struct parked *x, bool on_worker)
 {
@@ -266,7 +275,7 @@ static void run(struct park *p, struct parked *x, bool on_worker)
         op->wait_key = 0;
         op->retry_ns = NEVER_NS;
         op->any_signal = false;
-        if (x->r->run(p->config.mount, x->r) == -EINPROGRESS)
+        if (run_request(p, x->r) == -EINPROGRESS)
                 settle(p, x, seen);
         else
                 forget(p, x);
@@ -525,7 +534,7 @@ void park_serve(struct park *p, struct request *r)
         struct parked *x;
         int e;
 
-        if (r->run(p->config.mount, r) != -EINPROGRESS)
+        if (run_request(p, r) != -EINPROGRESS)
                 return;
         e = add(p, r, &x);
         if (e < 0) {

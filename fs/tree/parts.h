@@ -233,6 +233,8 @@ int slot_get(struct tree *t, struct op *op, uint64_t serial, struct slot **ret);
 /* one that is there: a reference, or NULL */
 struct slot *slot_find(struct tree *t, uint64_t serial);
 void slot_unref(struct slot *s); /* accepts NULL */
+/* From now to tree_op_done the operation counts as one that the volume answers. */
+void slot_enter(struct op *op, struct slot *s);
 void slot_freep(struct slot **s);
 void slot_gone(struct tree *t, uint64_t serial); /* the sandbox is no more */
 void slots_free(struct tree *t);

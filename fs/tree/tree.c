@@ -618,6 +618,7 @@ int tree_readdir(struct tree *t, struct op *op, struct handle *h, uint64_t offse
 
         if (!h->dir)
                 return dir_read(t, h, offset, to);
+        slot_enter(op, h->slot);
         return OPS_OF(h)->readdir(VOLUME_OF(h), &vop, h->dir, offset, plus, &relay.sink);
 }
 

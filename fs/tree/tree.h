@@ -34,6 +34,7 @@
 struct fleet;
 struct handle; /* an open file or directory */
 struct listener;
+struct slot;
 struct tree;
 
 #define TREE_ROOT UINT64_C(1)
@@ -53,6 +54,9 @@ struct op {
         uint64_t retry_ns; /* CLOCK_MONOTONIC; NEVER_NS */
         /* wait, follow: any signal of the caller ends the wait, not only one that ends it itself */
         bool any_signal;
+        /* The tree's own, from the call to tree_op_done: the volume that was asked. */
+        struct slot *slot;
+        uint64_t slot_token;
 };
 
 struct tree_entry {
@@ -121,6 +125,11 @@ void tree_stop(struct tree *t);
 void tree_free(struct tree *t);
 
 void op_init(struct op *op, uint64_t deadline_ns);
+/*
+ * To be called after each call with `op`, once its answer has been sent: the end of a command waits
+ * for what was asked before it, so that no older answer reaches the kernel after it.
+ */
+void tree_op_done(struct op *op);
 
 int tree_lookup(struct tree *t, struct op *op, uint64_t parent, const char *name,
                 struct tree_entry *ret);

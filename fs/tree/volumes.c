@@ -55,6 +55,23 @@ static struct slot *slot_ref(struct slot *s)
         return s;
 }
 
+void slot_enter(struct op *op, struct slot *s)
+{
+        if (op->slot)
+                return;
+        op->slot = slot_ref(s);
+        op->slot_token = volume_enter(s->volume);
+}
+
+void tree_op_done(struct op *op)
+{
+        if (!op->slot)
+                return;
+        volume_leave(op->slot->volume, op->slot_token);
+        slot_unref(op->slot);
+        op->slot = NULL;
+}
+
 struct slot *slot_find(struct tree *t, uint64_t serial)
 {
         struct slot *s;
@@ -132,6 +149,7 @@ int slot_get(struct tree *t, struct op *op, uint64_t serial, struct slot **ret)
         int r;
 
         if (s) {
+                slot_enter(op, s);
                 *ret = s;
                 return 0;
         }
@@ -149,6 +167,8 @@ int slot_get(struct tree *t, struct op *op, uint64_t serial, struct slot **ret)
                         (void)close(root.fd); /* only a directory was opened */
                 else
                         r = slot_publish(t, serial, s, ret);
+                if (r == 0)
+                        slot_enter(op, *ret);
         }
         sandbox_unref(sb);
         return r;
