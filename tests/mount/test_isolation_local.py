@@ -557,7 +557,8 @@ def test_destroy_leaves_nothing(cell):
     assert run(["find", cell.mount.state, "/tmp", "/dev/shm", "-name", "leaving-file"],
                check=False).out == ""
     assert not [p for p in run(["find", cell.mount.state], check=False).out.split() if identity in p]
-    assert len(cgroups_of("sbxfs")) <= len(before)
+    if "PYTEST_XDIST_WORKER" not in os.environ:  # cgroups are the machine's: others have theirs there
+        assert len(cgroups_of("sbxfs")) <= len(before)
     assert not [c for c in cgroups_of(identity)]
     assert other.ok("echo on") == b"on\n"
 
