@@ -96,13 +96,17 @@ int direct_open_node(struct direct *d, uint64_t number, int flags, struct stat *
         return r;
 }
 
-/* Takes over `kept`. */
-static int open_kept(int kept, int flags, struct stat *ret_st)
+/* Takes over `kept`. The number may be another node's by now, which the file isn't. */
+static int open_kept(struct direct *d, uint64_t number, int kept, int flags, struct stat *ret_st)
 {
         char path[64];
         int fd, r;
 
-        if (fstat(kept, ret_st) < 0 || !S_ISREG(ret_st->st_mode) || (flags & O_PATH) != 0)
+        if (fstat(kept, ret_st) < 0 || !nodes_is(&d->nodes, number, ret_st)) {
+                (void)close(kept); /* O_PATH */
+                return -ESTALE;
+        }
+        if ((flags & O_PATH) != 0)
                 return kept;
         (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", kept); /* fits any number */
         fd = open(path, flags | O_CLOEXEC);
@@ -124,7 +128,7 @@ int direct_open_file(struct direct *d, const struct vol_op *op, uint64_t number,
         if (r != -ESTALE)
                 return r;
         if (kept >= 0)
-                return open_kept(STEAL_FD(kept), flags, ret_st);
+                return open_kept(d, number, STEAL_FD(kept), flags, ret_st);
         again_note(&d->again, op->tid);
         return r;
 }

@@ -871,6 +871,18 @@ bool nodes_has_path(struct nodes *t, uint64_t number)
         return nodes_depth(t, number, &depth) == 0;
 }
 
+bool nodes_is(struct nodes *t, uint64_t number, const struct stat *st)
+{
+        const struct node *n;
+        bool is;
+
+        mutex_lock(&t->lock);
+        n = get_node(t, number);
+        is = n && is_same(n, st);
+        mutex_unlock(&t->lock);
+        return is;
+}
+
 mode_t nodes_kind(struct nodes *t, uint64_t parent, const char *name)
 {
         mode_t kind = 0;

@@ -162,6 +162,8 @@ bool nodes_name(struct nodes *t, uint64_t number, uint32_t *cursor, uint64_t *re
 int nodes_depth(struct nodes *t, uint64_t number, unsigned *ret) EXCLUDES(t->lock);
 /* Whether a node has a path at all. */
 bool nodes_has_path(struct nodes *t, uint64_t number) EXCLUDES(t->lock);
+/* Whether a node stands for the file that `st` is of. */
+bool nodes_is(struct nodes *t, uint64_t number, const struct stat *st) EXCLUDES(t->lock);
 /* S_IFMT bits of what is known at (parent, name), 0 when nothing is. */
 mode_t nodes_kind(struct nodes *t, uint64_t parent, const char *name) EXCLUDES(t->lock);
 /* Whether the node known at (parent, name) took the place of a directory that nobody removed. */

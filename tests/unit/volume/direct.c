@@ -446,6 +446,30 @@ static void a_file_that_is_replaced_all_the_time_opens(void)
         fixture_done(&f);
 }
 
+static void a_file_that_was_kept_is_no_other_nodes(void)
+{
+        struct fixture f;
+        struct vol_entry e;
+        uint64_t file, dir;
+
+        if (!fixture_init(&f))
+                return;
+        put_real(&f, "x", "old");
+        file = look(&f, VOLUME_ROOT, "x");
+        put_real(&f, "new", "new");
+        CHECK_EQ(rename(real(&f, "new"), real(&f, "x")), 0);
+        CHECK_EQ(f.ops->getattr(f.v, &f.op, file, NULL, &e), -ESTALE);
+        file = look(&f, VOLUME_ROOT, "x"); /* kept for this thread, which doesn't come for it */
+        f.ops->forget(f.v, file, 1);
+        CHECK_EQ(mkdir(real(&f, "d"), 0700), 0);
+        dir = look(&f, VOLUME_ROOT, "d");
+        CHECK_EQ(dir, file); /* the number is used again */
+        CHECK_EQ(rmdir(real(&f, "d")), 0);
+        put_real(&f, "d", "no directory");
+        CHECK_EQ(f.ops->getattr(f.v, &f.op, dir, NULL, &e), -ESTALE);
+        fixture_done(&f);
+}
+
 static void a_removed_directory_has_attributes_while_it_is_open(void)
 {
         struct fixture f;
@@ -710,6 +734,7 @@ static void tests(void)
         RUN(attributes_change_what_was_asked);
         RUN(data_calls_do_what_the_kernel_does);
         RUN(a_file_that_is_replaced_all_the_time_opens);
+        RUN(a_file_that_was_kept_is_no_other_nodes);
         RUN(a_removed_directory_has_attributes_while_it_is_open);
         RUN(names_of_one_inode_share_a_node);
         RUN(directories_are_read_in_pieces);
