@@ -157,6 +157,113 @@ int box_resume(struct box *b, struct call *c)
                            : lacks(b->provider, c, "resume");
 }
 
+/* ---- files ---- */
+
+/* Ours: built from names that were checked. */
+static void assert_path(const char *path)
+{
+        assert(path && path[0] != '/');
+}
+
+int box_list(struct box *b, struct call *c, const struct file_listing *what,
+             struct file_list_sink *to)
+{
+        const struct provider_ops *ops = b->provider->ops;
+
+        assert_path(what->path);
+        assert(what->depth > 0);
+        return ops->list_files ? checked(c, ops->list_files(b, c, what, to), "list files")
+                               : lacks(b->provider, c, "files of its own");
+}
+
+int box_stat(struct box *b, struct call *c, const char *path, struct stat *ret)
+{
+        const struct provider_ops *ops = b->provider->ops;
+
+        assert_path(path);
+        return ops->stat ? checked(c, ops->stat(b, c, path, ret), "stat")
+                         : lacks(b->provider, c, "files of its own");
+}
+
+int box_readlink(struct box *b, struct call *c, const char *path, char *ret, size_t size)
+{
+        const struct provider_ops *ops = b->provider->ops;
+
+        assert_path(path);
+        return ops->readlink ? checked(c, ops->readlink(b, c, path, ret, size), "readlink")
+                             : lacks(b->provider, c, "files of its own");
+}
+
+int box_fetch(struct box *b, struct call *c, const char *const *paths, size_t count,
+              size_t size_max, struct file_sink *to)
+{
+        const struct provider_ops *ops = b->provider->ops;
+
+        return ops->fetch ? checked(c, ops->fetch(b, c, paths, count, size_max, to), "fetch")
+                          : lacks(b->provider, c, "files of its own");
+}
+
+int box_file_open(struct box *b, struct call *c, const char *path, struct box_file **ret,
+                  struct stat *ret_st)
+{
+        const struct provider_ops *ops = b->provider->ops;
+        int r;
+
+        assert_path(path);
+        if (!ops->file_open)
+                return lacks(b->provider, c, "files of its own");
+        r = checked(c, ops->file_open(b, c, path, ret, ret_st), "open");
+        if (r == 0)
+                (*ret)->box = b;
+        return r;
+}
+
+ssize_t box_file_read(struct box_file *f, struct call *c, void *data, size_t size, uint64_t offset,
+                      struct stat *ret_st)
+{
+        ssize_t n = f->box->provider->ops->file_read(f, c, data, size, offset, ret_st);
+
+        assert(n < 0 || (size_t)n <= size);
+        return n < 0 ? checked(c, (int)n, "read") : n;
+}
+
+void box_file_close(struct box_file *f)
+{
+        if (f)
+                f->box->provider->ops->file_close(f);
+}
+
+int box_apply(struct box *b, struct call *c, struct change *changes, size_t count)
+{
+        const struct provider_ops *ops = b->provider->ops;
+
+        for (size_t i = 0; i < count; i++) {
+                assert_path(changes[i].path);
+                changes[i].error = -EINPROGRESS;
+                changes[i].has_st = false;
+        }
+        return ops->apply ? checked(c, ops->apply(b, c, changes, count), "change files")
+                          : lacks(b->provider, c, "files of its own");
+}
+
+int box_statfs(struct box *b, struct call *c, struct statvfs *ret)
+{
+        const struct provider_ops *ops = b->provider->ops;
+
+        return ops->statfs ? checked(c, ops->statfs(b, c, ret), "statfs")
+                           : lacks(b->provider, c, "files of its own");
+}
+
+int box_workdir(struct box *b, struct call *c, char *ret, size_t size)
+{
+        const struct provider_ops *ops = b->provider->ops;
+
+        return ops->workdir ? checked(c, ops->workdir(b, c, ret, size), "working directory")
+                            : lacks(b->provider, c, "files of its own");
+}
+
+/* ---- the direct volume ---- */
+
 int box_root(struct box *b, struct call *c, struct box_root *ret)
 {
         const struct provider_ops *ops = b->provider->ops;

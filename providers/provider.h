@@ -24,6 +24,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "providers/files.h"
 #include "transport/base/call.h"
 #include "transport/base/names.h"
 
@@ -311,6 +312,22 @@ struct provider_ops {
         int (*exec_signal)(struct exec *x, struct call *c, int signal);
         /* the sink is not called after it returns; the command runs on */
         void (*exec_release)(struct exec *x);
+
+        /* Files: as files.h says of box_list and so on; all, or none with PROVIDER_DIRECT. */
+        int (*list_files)(struct box *b, struct call *c, const struct file_listing *what,
+                          struct file_list_sink *to);
+        int (*stat)(struct box *b, struct call *c, const char *path, struct stat *ret);
+        int (*readlink)(struct box *b, struct call *c, const char *path, char *ret, size_t size);
+        int (*fetch)(struct box *b, struct call *c, const char *const *paths, size_t count,
+                     size_t size_max, struct file_sink *to);
+        int (*file_open)(struct box *b, struct call *c, const char *path, struct box_file **ret,
+                         struct stat *ret_st);
+        ssize_t (*file_read)(struct box_file *f, struct call *c, void *data, size_t size,
+                             uint64_t offset, struct stat *ret_st);
+        void (*file_close)(struct box_file *f);
+        int (*apply)(struct box *b, struct call *c, struct change *changes, size_t count);
+        int (*statfs)(struct box *b, struct call *c, struct statvfs *ret);
+        int (*workdir)(struct box *b, struct call *c, char *ret, size_t size);
 
         /* PROVIDER_DIRECT. Works in every state, from creation to destruction. */
         int (*root)(struct box *b, struct call *c, struct box_root *ret);

@@ -2,7 +2,7 @@
 /*
  * The files under fs/ of one sandbox: one table of operations with an implementation per kind of
  * storage. direct.c serves a real directory of this machine (the local provider) and keeps no cache
- * of its own.
+ * of its own; cached.c serves what a provider's file calls reach, from a cache.
  *
  * Nodes:   a volume numbers its nodes; VOLUME_ROOT is fs/ itself, numbers stay below 2^40. Each
  *          lookup, create, mkdir, symlink, mknod, and each entry that readdir handed on with
@@ -27,6 +27,7 @@
 
 #include "transport/base/lock.h"
 
+struct box;
 struct box_root;
 struct call;
 struct volume;
@@ -79,6 +80,12 @@ enum vol_set {
         VOL_SET_MTIME = 1 << 3,
         VOL_SET_ATIME_NOW = 1 << 4,
         VOL_SET_MTIME_NOW = 1 << 5,
+};
+
+/* What waits to be delivered to the sandbox. */
+struct vol_stats {
+        uint64_t dirty_files;
+        uint64_t dirty_bytes;
 };
 
 struct vol_ops {
@@ -136,6 +143,14 @@ struct vol_ops {
         void (*releasedir)(struct volume *v, struct vol_dir *d);
 
         int (*statfs)(struct volume *v, struct vol_op *op, struct statvfs *ret);
+
+        /*
+         * Everything that was written or changed before is in the sandbox when it returns 0. NULL:
+         * it always is. On a worker, may_wait set.
+         */
+        int (*sync)(struct volume *v, struct vol_op *op);
+        /* What has not been delivered; from memory. NULL: nothing ever. */
+        void (*stats)(struct volume *v, struct vol_stats *ret);
 
         /*
          * A command has ended: what was cached, here or in the kernel, is no longer true. Called on
@@ -204,6 +219,43 @@ struct volume_config {
         bool has_raw_symlinks; /* readlink gives the text as it is */
         bool is_readonly;
 };
+
+/* How the cached volume reaches its sandbox. Called on workers, and from memory. */
+struct volume_box {
+        /*
+         * The sandbox's box, usable for files until `leave`. From memory: -EINPROGRESS it is being
+         * created; -EHOSTDOWN paused or stopped, -ENODEV gone, -EHOSTUNREACH; with a sentence.
+         */
+        int (*enter)(void *ctx, struct call *c, struct box **ret);
+        void (*leave)(void *ctx, struct box *b);
+        /* vol_stats differ; a change that failed for good: path and sentence. Any thread. */
+        void (*changed)(void *ctx);
+        void (*failed)(void *ctx, const char *path, int error, const char *sentence);
+        void *ctx;
+};
+
+struct volume_cached_config {
+        struct volume_config base;
+        struct volume_box box;
+        /*
+         * A directory of the volume's own, mode 0700, that outlives unmount and crash: records and
+         * bytes of what waits to be sent, and the content spool.
+         */
+        int dir;
+        const char *owner; /* marks temporary names in the sandbox: [a-z0-9]+ */
+        uint64_t spool_max; /* bytes of cached content on disk; 0: 1 GiB */
+};
+
+/**
+ * A volume on a provider's file calls, with a cache in between. What an earlier run left in `dir`
+ * waits to be sent at once.
+ *
+ * Owner: takes over config->dir on success; the rest is copied.
+ */
+int volume_cached_new(const struct volume_cached_config *config, const struct volume_events *events,
+                      struct volume **ret);
+/* Whether `dir` holds something that waits to be sent. */
+bool volume_cached_has_dirty(int dir);
 
 /**
  * A volume on a real directory.
