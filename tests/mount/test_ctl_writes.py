@@ -324,9 +324,8 @@ def test_pending_until_it_was_carried_out(box):
     box.ctl("stop")
     last = results(box.dir / "ctl")[-1]
     assert (last[1], last[3]) == ("pending", "stop")
-    box.wait_state("stopped")
-    last = [r for r in results(box.dir / "ctl") if r[3] == "stop"][-1]
-    assert last[1] == "ok"
+    box.wait_state("stopped")  # which can be seen just before the result
+    wait_for(lambda: [r for r in results(box.dir / "ctl") if r[3] == "stop"][-1][1] == "ok", 10)
 
 
 def test_values_by_descriptor(mount, box):
