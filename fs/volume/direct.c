@@ -21,8 +21,8 @@
 #include <unistd.h>
 
 #include "fs/volume/anchor.h"
-#include "fs/volume/beneath.h"
 #include "providers/provider.h"
+#include "transport/base/beneath.h"
 #include "transport/base/cleanup.h"
 #include "transport/base/clock.h"
 #include "transport/base/log.h"

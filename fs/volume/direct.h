@@ -18,10 +18,10 @@
 
 #include "fs/volume/again.h"
 #include "fs/volume/climbs.h"
-#include "fs/volume/creds.h"
 #include "fs/volume/nodes.h"
 #include "fs/volume/recent.h"
 #include "fs/volume/volume.h"
+#include "transport/base/creds.h"
 
 struct direct {
         struct volume v;

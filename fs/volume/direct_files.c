@@ -13,7 +13,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#include "fs/volume/beneath.h"
+#include "transport/base/beneath.h"
 #include "transport/base/cleanup.h"
 #include "transport/base/clock.h"
 

@@ -12,7 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "fs/volume/beneath.h"
+#include "transport/base/beneath.h"
 #include "transport/base/cleanup.h"
 #include "transport/base/clock.h"
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What is made through fs/ belongs, inside, to the user that commands run as. Mounted by that user
- * it does anyway. Mounted by root, the one system call that makes something runs under the
- * sandbox's file-system uid and gid: nothing is root's, not even for a moment.
+ * What is made in the files of a sandbox of this machine belongs, inside, to the user that commands
+ * run as. Mounted by that user it does anyway. Mounted by root, the one system call that makes
+ * something runs under the sandbox's file-system uid and gid: nothing is root's, not even for a
+ * moment.
  *
  * The kernel takes root's powers over files away while the file-system uid is another, and gives
  * them back with 0. Keeping them by SECBIT_NO_SETUID_FIXUP was rejected: the bit would pass on to

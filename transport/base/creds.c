@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* glibc's setfsuid and setfsgid concern the calling thread only, unlike setuid. */
 
-#include "fs/volume/creds.h"
+#include "transport/base/creds.h"
 
 #include <errno.h>
 #include <fcntl.h>

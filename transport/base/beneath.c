@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* glibc has no openat2. */
 
-#include "fs/volume/beneath.h"
+#include "transport/base/beneath.h"
 
 #include <errno.h>
 #include <fcntl.h>
