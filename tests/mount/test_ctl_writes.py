@@ -14,7 +14,7 @@ import pytest
 
 from support.control import (error_of, error_text, outputs, results, status_json, submit, tasks,
                              write_once)
-from support.tools import need, run
+from support.tools import need, run, wait_for
 
 
 def shell(box, script, program="bash", **kwargs):
