@@ -19,7 +19,7 @@ import threading
 
 import pytest
 
-from support import mounts
+from support import kinds, mounts
 from support.mounts import Mount, Settings, work_directory
 from support.tools import run
 
@@ -42,6 +42,8 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     config.addinivalue_line("markers", "timeout(seconds): time limit of this test")
     config.addinivalue_line("markers", "mount_only: makes sense on a mount only")
+    config.addinivalue_line("markers", "kinds(name...): the kinds of sandboxes it runs in")
+    config.addinivalue_line("markers", "needs(what...): only in kinds that have this")
     config.addinivalue_line("markers", "slow: takes more than some seconds")
     config.addinivalue_line("markers", "xdist_group(name): one after the other in a parallel run")
     if config.getoption("--sbxfs"):
@@ -182,6 +184,9 @@ def pytest_runtest_makereport(item, call):
 
 # -- mounts
 
+_count = 0
+
+
 def _need_sbxfs():
     if not mounts.sbxfs_path().exists():
         pytest.fail("%s is not there: build it, or give --sbxfs" % mounts.sbxfs_path(),
@@ -196,45 +201,63 @@ def base():
     shutil.rmtree(path, ignore_errors=True)
 
 
+def pytest_generate_tests(metafunc):
+    """Tests of fs/ run once in each kind of sandbox that their markers name."""
+    if "kind" not in metafunc.fixturenames or \
+            metafunc.config.getoption("--fs-target") != "local":
+        return
+    marker = metafunc.definition.get_closest_marker("kinds")
+    needs = [word for m in metafunc.definition.iter_markers("needs") for word in m.args]
+    if marker or needs:
+        metafunc.parametrize("kind", kinds.chosen(marker, needs), indirect=True)
+
+
+@pytest.fixture
+def kind(request):
+    """The kind of sandbox that this test runs in (support/kinds.py)."""
+    return kinds.KINDS[getattr(request, "param", "local")]
+
+
 @pytest.fixture(scope="session")
 def _shared():
-    """The holder of the one mount that most tests share."""
+    """The holder of the mounts, one for each kind of sandbox, that most tests share."""
     kept = {}
     path = work_directory("sbxfs-shared-")
     yield kept, path
     try:
-        if kept.get("mount"):
-            kept["mount"].stop()
+        for each in kept.values():
+            each.stop()
     finally:
         shutil.rmtree(path, ignore_errors=True)
 
 
 @pytest.fixture
-def mount(_shared):
+def mount(_shared, kind):
     """One sbxfs for many tests, by the user that runs pytest; a new one if the last has died."""
     _need_sbxfs()
     kept, path = _shared
-    now = kept.get("mount")
+    now = kept.get(kind)
     if now is not None and not now.is_alive():
         now.dirty_end = now.expected_end = True  # the test in which it died has said so
-        now.stop()
+        kept.pop(kind).stop()
         now = None
     if now is None:
-        kept["count"] = kept.get("count", 0) + 1
-        kept["mount"] = None
-        now = Mount(path / str(kept["count"]), options=("drain=1s", "max-sandboxes=4096"))
-        kept["mount"] = now.start()
+        global _count
+        _count += 1
+        now = Mount(path / ("%s%d" % (kind, _count)), kind=kind,
+                    options=("drain=1s", "max-sandboxes=4096"))
+        kept[kind] = now.start()
     return now
 
 
 @pytest.fixture
 def fresh_mount(base):
-    """fresh_mount(options=..., user=..., env=..., start=True): a mount of this test's own."""
+    """fresh_mount(options=..., user=..., env=..., start=True, kind=...): a mount of this test's own."""
     _need_sbxfs()
     made = []
 
-    def make(options=("drain=1s",), user=None, env=None, start=True):
-        new = Mount(base / str(len(made)), options=options, user=user, env=env)
+    def make(options=("drain=1s",), user=None, env=None, start=True, kind=kinds.LOCAL):
+        new = Mount(base / str(len(made)), options=options, user=user, env=env, kind=kind)
         made.append(new)
         return new.start() if start else new
     yield make
@@ -245,9 +268,6 @@ def fresh_mount(base):
         except AssertionError as error:
             problems.append(str(error))
     assert not problems, "\n".join(problems)
-
-
-_count = 0
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the tests of fs/ work: in a sandbox of the local provider, or anywhere else.
+"""Where the tests of fs/ work: in sandboxes of each kind, or anywhere else.
 
---fs-target=local (the default): fs/ of a new sandbox for each test. --fs-target=plain: a plain
+--fs-target=local (the default): fs/ of a new sandbox for each test, of the kinds (support/kinds.py)
+that its markers name. --fs-target=plain: a plain
 directory, or --fs-target=/some/directory: below that one, to prove the tests themselves. Tests
 marked mount_only hold only on a mount and are left out elsewhere.
 """
@@ -29,7 +30,7 @@ def pytest_collection_modifyitems(config, items):
 
 
 @pytest.fixture
-def fsdir(request):
+def fsdir(request, kind):
     """The directory that a test of fs/ works in; empty at first."""
     target = request.config.getoption("--fs-target")
     if target == "local":
@@ -44,7 +45,7 @@ def fsdir(request):
 
 
 @pytest.fixture
-def new_box(request):
+def new_box(request, kind):
     """new_box(): one more sandbox, or where the target is plain, a directory that passes for one."""
     target = request.config.getoption("--fs-target")
     made = []

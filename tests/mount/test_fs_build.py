@@ -6,7 +6,10 @@ import time
 
 import pytest
 
+from support import kinds
 from support.tools import need, run
+
+pytestmark = pytest.mark.kinds(*kinds.ALL)
 
 MAIN = """#include <stdio.h>
 int answer(void);

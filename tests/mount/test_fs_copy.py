@@ -6,8 +6,11 @@ import shutil
 
 import pytest
 
+from support import kinds
 from support.tools import need, run
 from support.trees import describe, sample
+
+pytestmark = pytest.mark.kinds(*kinds.ALL)
 
 
 @pytest.fixture

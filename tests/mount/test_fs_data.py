@@ -12,7 +12,10 @@ import time
 
 import pytest
 
+from support import kinds
 from support.tools import Failed, end, need, run
+
+pytestmark = pytest.mark.kinds(*kinds.ALL)
 
 PYTHON = sys.executable
 

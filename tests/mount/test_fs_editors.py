@@ -6,7 +6,10 @@ import stat
 
 import pytest
 
+from support import kinds
 from support.tools import need, run
+
+pytestmark = pytest.mark.kinds(*kinds.ALL)
 
 
 def vim(path, *commands):

@@ -5,8 +5,11 @@ import os
 
 import pytest
 
+from support import kinds
 from support.tools import need, run
 from support.trees import describe, sample
+
+pytestmark = pytest.mark.kinds(*kinds.ALL)
 
 
 @pytest.fixture

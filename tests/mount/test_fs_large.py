@@ -7,7 +7,10 @@ import threading
 
 import pytest
 
+from support import kinds
 from support.tools import run
+
+pytestmark = pytest.mark.kinds(*kinds.ALL)
 
 
 def test_sparse_file_of_5_gib(fsdir):
@@ -42,6 +45,7 @@ for a in range(20):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+@pytest.mark.kinds("local")  # a matter of the direct volume's descriptors
 def test_tree_of_200000_files(fsdir):
     """No descriptor per file: RLIMIT_NOFILE can't be raised beyond 20,000 on some hosts."""
     run([sys.executable, "-c", TREE], cwd=fsdir, timeout=400)

@@ -12,7 +12,10 @@ import time
 
 import pytest
 
+from support import kinds
 from support.tools import run
+
+pytestmark = pytest.mark.kinds(*kinds.ALL)
 
 SEEK_DATA, SEEK_HOLE = 3, 4
 FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE = 1, 2, 16

@@ -16,7 +16,10 @@ import traceback
 
 import pytest
 
+from support import kinds
 from support.tools import Failed, wait_for
+
+pytestmark = pytest.mark.kinds(*kinds.ALL)
 
 ROUNDS = 10_000
 BOXES = 3
@@ -207,8 +210,8 @@ def in_processes(work, timeout):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_no_stale_read_in_rounds_of_write_exec_read(new_box, request):
-    rounds = request.config.getoption("--rounds") or ROUNDS
+def test_no_stale_read_in_rounds_of_write_exec_read(new_box, request, kind):
+    rounds = request.config.getoption("--rounds") or kind.scaled(ROUNDS)
     seed = request.config.getoption("--seed")
     seed = random.SystemRandom().randrange(10**6) if seed is None else seed
     print("seed %d" % seed)

@@ -8,7 +8,10 @@ import threading
 
 import pytest
 
+from support import kinds
 from support.walk import Walk
+
+pytestmark = pytest.mark.kinds(*kinds.ALL)
 
 SEEDS = 3
 STEPS = 4000
@@ -27,25 +30,28 @@ def takes_hard_links(directory):
         (directory / "probe").unlink()
 
 
+def choose_steps(request, kind):
+    return request.config.getoption("--steps") or kind.scaled(STEPS)
+
+
 def choose_seed(request):
     seed = request.config.getoption("--seed")
     return random.SystemRandom().randrange(10**6) if seed is None else seed
 
 
 @pytest.mark.parametrize("turn", range(SEEDS))
-def test_random_walk_agrees_with_a_plain_directory(fsdir, scratch, request, turn):
+def test_random_walk_agrees_with_a_plain_directory(fsdir, scratch, request, turn, kind):
     seed = choose_seed(request)
     if turn and request.config.getoption("--seed") is not None:
         pytest.skip("one given seed, one walk")
     print("seed %d" % seed)
-    Walk(fsdir, scratch, seed, takes_hard_links(fsdir)).run(
-        request.config.getoption("--steps") or STEPS)
+    Walk(fsdir, scratch, seed, takes_hard_links(fsdir)).run(choose_steps(request, kind))
 
 
-def test_random_walks_side_by_side(fsdir, scratch, request):
+def test_random_walks_side_by_side(fsdir, scratch, request, kind):
     """Four walks at once in directories of one fs/: each must still agree with its own model."""
     seed = choose_seed(request)
-    steps = (request.config.getoption("--steps") or STEPS) // 8
+    steps = choose_steps(request, kind) // 8
     print("seed %d" % seed)
     links = takes_hard_links(fsdir)
     problems = []

@@ -24,6 +24,7 @@ import threading
 import time
 from pathlib import Path
 
+from . import kinds
 from .tools import Failed, call_as, end, identity, run, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -200,6 +201,11 @@ class Sandbox:
         self.dir = mount.path / name
         self.fs = self.dir / "fs"
 
+    @property
+    def backing(self):
+        """The real directory behind fs/."""
+        return self.mount.kind.backing(self)
+
     def ctl(self, line):
         """One write(2) to ctl, the newline added if it has none; raises what write or close raise."""
         data = line if isinstance(line, bytes) else line.encode()
@@ -308,7 +314,8 @@ class Sandbox:
 class Mount:
     """One sbxfs process, its mount point and state directory."""
 
-    def __init__(self, tmpdir, options=("drain=1s",), user=None, env=None, program=None):
+    def __init__(self, tmpdir, options=("drain=1s",), user=None, env=None, program=None,
+                 kind=kinds.LOCAL):
         self.base = Path(tmpdir)
         self.path = self.base / "mnt"
         self.state = self.base / "state"
@@ -317,6 +324,7 @@ class Mount:
         self.user = user
         self.env = env or {}
         self.program = program
+        self.kind = kind
         self.process = None
         self.device = None
         self.expected_end = False
@@ -327,6 +335,7 @@ class Mount:
             if user:
                 shutil.chown(directory, user)
         self.base.chmod(0o711)
+        self.options += kind.options(self)
 
     def __enter__(self):
         return self.start()
