@@ -240,6 +240,7 @@ enum provider_trait {
         PROVIDER_DIRECT = 1 << 0, /* fs/ is a directory of this machine: root() is there */
         PROVIDER_COSTS = 1 << 1, /* time costs money: an idle time-out by default */
         PROVIDER_SURVIVES = 1 << 2, /* a stopped sandbox keeps its files */
+        PROVIDER_FILES_WHEN_DOWN = 1 << 3, /* and they can be reached while it is down */
 };
 
 struct provider_config {

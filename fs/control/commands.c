@@ -117,7 +117,7 @@ static int life_verb(enum verb v)
                 {VERB_START, SANDBOX_START},     {VERB_STOP, SANDBOX_STOP},
                 {VERB_RESTART, SANDBOX_RESTART}, {VERB_PAUSE, SANDBOX_PAUSE},
                 {VERB_RESUME, SANDBOX_RESUME},   {VERB_DESTROY, SANDBOX_DESTROY},
-                {VERB_REFRESH, SANDBOX_REFRESH},
+                {VERB_REFRESH, SANDBOX_REFRESH}, {VERB_SYNC, SANDBOX_SYNC},
         };
 
         for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
@@ -220,6 +220,7 @@ static int check(const struct commands_at *at, const struct batch *b, size_t i, 
         case VERB_RESTART:
         case VERB_PAUSE:
         case VERB_RESUME:
+        case VERB_SYNC:
         case VERB_DESTROY:
                 return sandbox_check(at->sandbox, (enum sandbox_verb)life_verb(cmd->verb), c);
         case VERB_NONE:
@@ -228,7 +229,6 @@ static int check(const struct commands_at *at, const struct batch *b, size_t i, 
         case VERB_TIMEOUT:
         case VERB_LABEL:
         case VERB_PROTECT:
-        case VERB_SYNC:
         case VERB_RETRY: return 0;
         }
         return -EINVAL;
@@ -331,7 +331,7 @@ static int accept_setting(const struct commands_at *at, const struct command *cm
                                          c);
         if (cmd->verb == VERB_PROTECT)
                 return sandbox_protect(at->sandbox, cmd->is_on, c);
-        return 0; /* sync and retry: a direct volume holds nothing back */
+        return 0; /* retry: nothing is refused for good so far */
 }
 
 static int accept_command(const struct commands_at *at, const struct command *cmd, uint64_t seq,

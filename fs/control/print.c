@@ -78,8 +78,9 @@ int print_sandbox_status(struct buf *to, const struct sandbox_info *s)
         r = r < 0 ? r : moment(to, "expires", s->expires_real_ns);
         r = r < 0 ? r : text(to, "env", env[s->env]);
         r = r < 0 ? r : print_latest(to, s);
-        /* the direct volume keeps nothing back */
-        r = r < 0 ? r : buf_add_str(to, "dirty_files 0\ndirty_bytes 0\nunsent 0\n");
+        r = r < 0 ? r : number(to, "dirty_files", s->dirty_files);
+        r = r < 0 ? r : number(to, "dirty_bytes", s->dirty_bytes);
+        r = r < 0 ? r : buf_add_str(to, "unsent 0\n");
         r = r < 0 ? r : number(to, "generation", s->generation);
         r = r < 0 ? r : moment(to, "created", s->created_real_ns);
         r = r < 0 ? r

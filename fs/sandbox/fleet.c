@@ -297,6 +297,22 @@ void fleet_idle(struct fleet *f)
         mutex_unlock(&f->lock);
 }
 
+/* What was written goes first; what can't go now stays for the next mount. */
+static void deliver_one(struct sandbox *sb)
+{
+        struct job *j = NULL;
+
+        mutex_lock(&sb->lock);
+        if (sb->dirty_files > 0 && sb->box && !sb->is_destroying) {
+                j = job_new(JOB_SYNC, NULL, 0);
+                if (j)
+                        sandbox_enqueue_locked(sb, j, false);
+        }
+        mutex_unlock(&sb->lock);
+        if (j)
+                sandbox_kick(sb);
+}
+
 static void unmount_one(struct sandbox *sb)
 {
         enum on_unmount what = sb->fleet->on_unmount;
@@ -396,9 +412,11 @@ void fleet_drain(struct fleet *f, uint64_t deadline_ns)
         struct sandbox **all = fleet_all(f, &count);
 
         fleet_state_draining(f);
-        for (size_t i = 0; i < count; i++)
+        for (size_t i = 0; i < count; i++) {
+                deliver_one(all[i]);
                 if (f->on_unmount != ON_UNMOUNT_KEEP)
                         unmount_one(all[i]);
+        }
         wait_for_jobs(f, deadline_ns);
         atomic_store(&f->is_closing, true);
         stop_timer(f);

@@ -80,8 +80,8 @@ int fleet_open(const struct fleet_config *config, const struct listener *listene
                struct workers *workers, struct call *c, struct fleet **ret);
 
 /*
- * First half of an unmount: on_unmount is carried out, bounded by `deadline_ns`; running commands
- * of kept sandboxes are let go of.
+ * First half of an unmount: what was written is delivered and on_unmount carried out, bounded by
+ * `deadline_ns`; running commands of kept sandboxes are let go of.
  */
 void fleet_drain(struct fleet *f, uint64_t deadline_ns);
 /*

@@ -381,6 +381,11 @@ static int check_remove_locked(const struct sandbox *sb, struct call *c) REQUIRE
                 return call_fail(c, -EBUSY,
                                  "a command runs in %s; kill it, or write `destroy` to its ctl",
                                  sb->name);
+        if (sb->dirty_files > 0)
+                return call_fail(c, -EBUSY,
+                                 "%s has files that were not delivered yet: write `sync` to its "
+                                 "ctl, or `destroy`",
+                                 sb->name);
         if (!sb->section || !sb->section->provider)
                 return call_fail(c, -EHOSTUNREACH, "provider %s is not there", sb->provider);
         return 0;

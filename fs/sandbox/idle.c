@@ -9,7 +9,8 @@
 
 void sandbox_plan_idle_locked(struct sandbox *sb)
 {
-        if (sb->spec.timeout_ns == 0 || sb->state != BOX_RUNNING || sb->running > 0) {
+        if (sb->spec.timeout_ns == 0 || sb->state != BOX_RUNNING || sb->running > 0 ||
+            sb->dirty_files > 0) {
                 sb->idle_due_ns = NOTHING_DUE;
                 return;
         }
@@ -41,8 +42,9 @@ void sandbox_idle_over(struct sandbox *sb)
                 j->is_automatic = true;
         }
         mutex_lock(&sb->lock);
-        is_idle = sb->state == BOX_RUNNING && sb->running == 0 && list_is_empty(&sb->jobs) &&
-                  sb->current == JOB_NONE && (kind != JOB_DESTROY || !sb->is_protected);
+        is_idle = sb->state == BOX_RUNNING && sb->running == 0 && sb->dirty_files == 0 &&
+                  list_is_empty(&sb->jobs) && sb->current == JOB_NONE &&
+                  (kind != JOB_DESTROY || !sb->is_protected);
         if (is_idle && j) {
                 sandbox_enqueue_locked(sb, j, false);
                 j = NULL;

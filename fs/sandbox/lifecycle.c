@@ -305,6 +305,7 @@ static void attach_tasks(struct sandbox *sb, struct call *c)
 
 static int attach(struct sandbox *sb, struct call *c)
 {
+        const struct listener *l = &sb->fleet->listener;
         int r = attach_box(sb, c);
         bool has_box;
         enum box_state state;
@@ -313,9 +314,11 @@ static int attach(struct sandbox *sb, struct call *c)
         has_box = sb->box != NULL;
         state = sb->state;
         mutex_unlock(&sb->lock);
-        if (has_box)
+        if (has_box) {
+                if (l->sandbox_attached)
+                        l->sandbox_attached(l->ctx, sb);
                 attach_tasks(sb, c);
-        else if (state == BOX_GONE || state == BOX_ERROR)
+        } else if (state == BOX_GONE || state == BOX_ERROR)
                 sandbox_end_tasks(sb, &(struct exec_end){.kind = EXEC_END_LOST});
         return r;
 }
@@ -400,6 +403,7 @@ static int change(struct sandbox *sb, struct box *box, enum job_kind kind, enum 
         case JOB_CREATE:
         case JOB_ATTACH:
         case JOB_ADOPT:
+        case JOB_SYNC:
         case JOB_EXEC:
         case JOB_DESTROY:
         case JOB_NONE:
@@ -444,7 +448,9 @@ static int verb(struct sandbox *sb, const struct job *j, struct call *c)
                 return 0;
         }
 
-        r = change(sb, box, j->kind, before, c);
+        r = is_down || j->kind == JOB_RESTART ? sandbox_deliver(sb, c) : 0;
+        if (r == 0)
+                r = change(sb, box, j->kind, before, c);
         mutex_lock(&sb->lock);
         if (r < 0 && is_down)
                 sb->is_idle_down = was_idle_down;
@@ -467,6 +473,7 @@ int lifecycle_run(struct sandbox *sb, struct job *j, struct call *c)
         case JOB_RESTART:
         case JOB_PAUSE:
         case JOB_RESUME: return verb(sb, j, c);
+        case JOB_SYNC: return sandbox_deliver(sb, c);
         case JOB_EXEC:
         case JOB_DESTROY:
         case JOB_NONE:

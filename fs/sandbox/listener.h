@@ -6,6 +6,7 @@
  */
 #pragma once
 
+struct call;
 struct sandbox;
 struct task;
 
@@ -19,6 +20,13 @@ struct listener {
          * caches, then return.
          */
         void (*task_ending)(void *ctx, struct sandbox *sb, struct task *t);
+        /*
+         * On a worker: all that was written to its files is in the sandbox when it returns 0. By
+         * c->deadline_ns, which moves with progress; else -errno with a sentence.
+         */
+        int (*deliver)(void *ctx, struct sandbox *sb, struct call *c);
+        /* It can be reached (again): what waits to be delivered may be sent. On a worker. */
+        void (*sandbox_attached)(void *ctx, struct sandbox *sb);
         /* The sandbox is no more (or its volume's directory is not): release what belongs to it. */
         void (*sandbox_gone)(void *ctx, struct sandbox *sb);
         void *ctx;

@@ -156,6 +156,7 @@ enum job_kind {
         JOB_RESTART,
         JOB_PAUSE,
         JOB_RESUME,
+        JOB_SYNC, /* deliver what was written */
         JOB_EXEC,
         JOB_DESTROY,
         JOB_NONE,
@@ -236,6 +237,7 @@ struct sandbox {
         unsigned running GUARDED_BY(lock), new_count GUARDED_BY(lock);
         struct task *latest GUARDED_BY(lock); /* borrowed from the table */
         uint64_t tasks_real_ns GUARDED_BY(lock);
+        uint64_t dirty_files GUARDED_BY(lock), dirty_bytes GUARDED_BY(lock); /* of the volume */
 
         struct pair *env GUARDED_BY(lock); /* secret */
         size_t env_count GUARDED_BY(lock), env_size GUARDED_BY(lock);

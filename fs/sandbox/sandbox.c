@@ -207,6 +207,8 @@ void sandbox_get(struct sandbox *sb, struct sandbox_info *ret)
         ret->expires_real_ns = expires_locked(sb);
         ret->env = sb->env_state;
         ret->running = sb->running;
+        ret->dirty_files = sb->dirty_files;
+        ret->dirty_bytes = sb->dirty_bytes;
         ret->generation = sb->generation;
         ret->created_real_ns = sb->created_real_ns;
         ret->changed_real_ns = sb->changed_real_ns;
@@ -268,51 +270,6 @@ void sandbox_watched(struct sandbox *sb)
         before = atomic_exchange_explicit(&sb->watched_ns, mono_ns, memory_order_relaxed);
         if (mono_ns - before > 60 * NS_PER_S)
                 fleet_due(sb->fleet, mono_ns + sb->fleet->seams.poll_fast_ns);
-}
-
-/* ---- the direct volume ---- */
-
-int sandbox_root(struct sandbox *sb, struct call *c, struct box_root *ret)
-{
-        struct box *box;
-        bool is_coming;
-        enum box_state state;
-
-        mutex_lock(&sb->lock);
-        box = sb->box;
-        state = sb->state;
-        is_coming = sb->current == JOB_CREATE || sb->current == JOB_ATTACH ||
-                    sb->current == JOB_ADOPT || !list_is_empty(&sb->jobs);
-        mutex_unlock(&sb->lock);
-
-        if (state == BOX_DESTROYING || state == BOX_GONE)
-                return call_fail(c, -ENODEV, "the sandbox is %s", box_state_name(state));
-        if (!sb->section || !sb->section->provider)
-                return call_fail(c, -EHOSTUNREACH, "provider %s is not there", sb->provider);
-        if (!(sb->section->provider->ops->traits & PROVIDER_DIRECT))
-                return call_fail(c, -EOPNOTSUPP, "provider %s has no directory on this machine",
-                                 sb->provider);
-        if (!box && is_coming)
-                return call_fail(c, -EINPROGRESS, "the sandbox is being created");
-        if (!box) {
-                mutex_lock(&sb->lock);
-                (void)call_fail(c, -ENODEV, "the sandbox was not created: %s", sb->last_error);
-                mutex_unlock(&sb->lock);
-                return -ENODEV;
-        }
-        return box_root(box, c, ret);
-}
-
-bool sandbox_is_quiet(struct sandbox *sb)
-{
-        struct box *box;
-        bool is_running_job;
-
-        mutex_lock(&sb->lock);
-        box = sb->box;
-        is_running_job = sb->current != JOB_NONE;
-        mutex_unlock(&sb->lock);
-        return box && !is_running_job && box_is_quiet(box);
 }
 
 /* ---- what can be set ---- */
@@ -476,7 +433,7 @@ static int check_can(struct sandbox *sb, enum sandbox_verb verb, struct call *c)
 
         if (!sb->section || !sb->section->provider)
                 return call_fail(c, -EHOSTUNREACH, "provider %s is not there", sb->provider);
-        if (verb == SANDBOX_REFRESH || verb == SANDBOX_DESTROY)
+        if (verb == SANDBOX_REFRESH || verb == SANDBOX_DESTROY || verb == SANDBOX_SYNC)
                 return 0;
         if (!provider_can(sb->section->provider, verbs[verb].op))
                 return call_fail(c, -EOPNOTSUPP, "provider %s can't %s a sandbox", sb->provider,
@@ -530,7 +487,7 @@ void sandbox_do(struct sandbox *sb, enum sandbox_verb verb, uint64_t seq)
                 [SANDBOX_START] = JOB_START,     [SANDBOX_STOP] = JOB_STOP,
                 [SANDBOX_RESTART] = JOB_RESTART, [SANDBOX_PAUSE] = JOB_PAUSE,
                 [SANDBOX_RESUME] = JOB_RESUME,   [SANDBOX_DESTROY] = JOB_DESTROY,
-                [SANDBOX_REFRESH] = JOB_NONE,
+                [SANDBOX_REFRESH] = JOB_NONE,    [SANDBOX_SYNC] = JOB_SYNC,
         };
         struct job *j;
 

@@ -50,6 +50,7 @@ struct sandbox_info {
         bool has_task; /* the latest one; the next two are then valid */
         struct task_info task;
         unsigned running; /* tasks queued or running */
+        uint64_t dirty_files, dirty_bytes;
         uint64_t generation;
         uint64_t created_real_ns;
         uint64_t changed_real_ns; /* of the last change of anything shown here */
@@ -68,6 +69,7 @@ enum sandbox_verb {
         SANDBOX_RESUME,
         SANDBOX_DESTROY,
         SANDBOX_REFRESH, /* poll the state now */
+        SANDBOX_SYNC, /* deliver what was written */
 };
 
 struct sandbox *sandbox_ref(struct sandbox *sb);
@@ -88,13 +90,30 @@ void sandbox_touch(struct sandbox *sb);
 /* Somebody read status: poll more often for a minute. */
 void sandbox_watched(struct sandbox *sb);
 
+/* ---- files ---- */
+
+/* Whether fs/ is a directory of this machine (sandbox_root), or the provider's own file calls
+ * reach it (sandbox_files). */
+bool sandbox_is_direct(const struct sandbox *sb);
 /**
- * The real directory behind fs/: -EINPROGRESS while it is being created; -EHOSTDOWN for a service
- * whose files are out of reach while stopped; -ENODEV gone or never made (the sentence says why);
- * -EOPNOTSUPP the provider isn't PROVIDER_DIRECT.
+ * The real directory behind fs/: -EINPROGRESS while it is being created; -ENODEV gone or never made
+ * (the sentence says why); -EOPNOTSUPP the provider isn't PROVIDER_DIRECT.
  */
 int sandbox_root(struct sandbox *sb, struct call *c, struct box_root *ret);
+/*
+ * The box for file calls, borrowed: it stays as long as a reference of the sandbox is held. Errors
+ * as above, and -EHOSTDOWN for a service whose files are out of reach while it is down.
+ */
+int sandbox_files(struct sandbox *sb, struct call *c, struct box **ret);
 bool sandbox_is_quiet(struct sandbox *sb);
+/* Where the volume keeps what outlives a mount: a directory below the sandbox's; to close. */
+int sandbox_open_volume_dir(struct sandbox *sb);
+/* The state directory's id: [a-z0-9]+. */
+const char *sandbox_owner(const struct sandbox *sb);
+/* What the volume has not delivered yet, as status shows it. */
+void sandbox_set_dirty(struct sandbox *sb, uint64_t files, uint64_t bytes);
+/* See to it that it is delivered (listener.deliver). On a worker; 0, or -errno with a sentence. */
+int sandbox_deliver(struct sandbox *sb, struct call *c);
 
 /**
  * Check, then accept: two steps, so that several lines of one write are refused together or

@@ -481,6 +481,7 @@ void task_run(struct task *t, struct call *c)
         struct task_request *q;
         struct exec *x = NULL;
         struct box *box = NULL;
+        bool was_sent = false;
         int r = take_request(t, &q, &box, c);
 
         if (!q)
@@ -489,11 +490,18 @@ void task_run(struct task *t, struct call *c)
                 refuse(t, c->sentence[0] ? c->sentence : strerrordesc_np(-r));
                 return;
         }
-        r = send_request(t, box, q, &x, c);
+        r = sandbox_deliver(t->sandbox, c); /* promise 1 */
+        if (r < 0) {
+                (void)call_wrap(c, r, "what was written could not be delivered: ");
+        } else {
+                was_sent = true;
+                c->deadline_ns = clock_after(CALL_NS);
+                r = send_request(t, box, q, &x, c);
+        }
         task_request_free(q);
         if (r < 0) {
                 clear_starting(t);
-                if (r == -EIO)
+                if (was_sent && r == -EIO)
                         task_end_now(t,
                                      &(struct exec_end){.kind = EXEC_END_LOST,
                                                         .sentence = "the sandbox did not answer"});

@@ -39,6 +39,8 @@ static struct world {
         struct fleet_section section;
         struct call call;
         atomic_uint gone, early; /* sandbox_gone; ends that could be seen too early */
+        atomic_uint delivered, attached; /* calls of the listener */
+        atomic_int deliver_code; /* what `deliver` answers */
         uint64_t seq;
 } world;
 
@@ -58,6 +60,25 @@ static inline void on_gone(void *ctx, struct sandbox *sb)
         (void)ctx;
         if (sandbox_state(sb) == BOX_GONE)
                 atomic_fetch_add(&world.gone, 1);
+}
+
+static inline int on_deliver(void *ctx, struct sandbox *sb, struct call *c)
+{
+        int r = atomic_load(&world.deliver_code);
+
+        (void)ctx;
+        atomic_fetch_add(&world.delivered, 1);
+        if (r < 0)
+                return call_fail(c, r, "no way there");
+        sandbox_set_dirty(sb, 0, 0);
+        return 0;
+}
+
+static inline void on_attached(void *ctx, struct sandbox *sb)
+{
+        (void)ctx;
+        (void)sb;
+        atomic_fetch_add(&world.attached, 1);
 }
 
 /* Nothing is due soon but what a test shortens. */
@@ -92,7 +113,12 @@ static inline void world_begin(uint32_t traits)
 
 static inline int world_try_up(void)
 {
-        const struct listener listener = {.task_ending = on_ending, .sandbox_gone = on_gone};
+        const struct listener listener = {
+                .task_ending = on_ending,
+                .deliver = on_deliver,
+                .sandbox_attached = on_attached,
+                .sandbox_gone = on_gone,
+        };
 
         call_init(&world.call, NEVER_NS);
         CHECK_EQ(workers_new(8, 8, &world.workers), 0);

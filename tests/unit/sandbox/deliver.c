@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What was written is delivered before anything inside can miss it. */
+
+#include "tests/unit/sandbox/world.h"
+
+static void a_command_starts_behind_the_delivery(void)
+{
+        struct sandbox *sb;
+        struct task *t;
+        struct task_info info;
+
+        world_begin(0);
+        world_up();
+        sb = make("web");
+        CHECK_EQ(atomic_load(&world.delivered), 0);
+        t = run(sb, "true");
+        (void)running(sb, t);
+        CHECK_EQ(atomic_load(&world.delivered), 1);
+        task_unref(t);
+
+        atomic_store(&world.deliver_code, -EIO); /* never "lost": it was not sent */
+        t = run(sb, "true");
+        info = ended(t);
+        CHECK_STR(info.exit, "error what was written could not be delivered: no way there");
+        CHECK_EQ(fake_calls(FAKE_EXEC_START), 1);
+        task_unref(t);
+        sandbox_unref(sb);
+        world_end();
+}
+
+static void it_goes_down_behind_the_delivery(void)
+{
+        static const enum sandbox_verb verbs[] = {SANDBOX_PAUSE, SANDBOX_STOP, SANDBOX_RESTART};
+        struct sandbox *sb;
+
+        world_begin(0);
+        world_up();
+        sb = make("web");
+        for (unsigned i = 0; i < 3; i++) {
+                unsigned before = atomic_load(&world.delivered);
+
+                CHECK(verb_ok(sb, SANDBOX_START));
+                CHECK_EQ(atomic_load(&world.delivered), before);
+                atomic_store(&world.deliver_code, -EHOSTUNREACH);
+                CHECK(!verb_ok(sb, verbs[i]));
+                CHECK_EQ(sandbox_state(sb), BOX_RUNNING);
+                atomic_store(&world.deliver_code, 0);
+                CHECK(verb_ok(sb, verbs[i]));
+                CHECK_EQ(atomic_load(&world.delivered), before + 2);
+        }
+        CHECK_EQ(fake_calls(FAKE_PAUSE), 1);
+        CHECK_EQ(fake_calls(FAKE_STOP), 2);
+        sandbox_unref(sb);
+        world_end();
+}
+
+static void what_is_dirty_is_shown_and_kept(void)
+{
+        struct sandbox *sb;
+        uint64_t generation;
+
+        world_begin(0);
+        world_up();
+        sb = make("web");
+        generation = sandbox_generation(sb);
+        sandbox_set_dirty(sb, 2, 100);
+        CHECK(sandbox_generation(sb) > generation);
+        CHECK_EQ(info_of(sb).dirty_files, 2);
+        CHECK_EQ(info_of(sb).dirty_bytes, 100);
+        CHECK_EQ(fleet_remove(world.fleet, "web", &world.call), -EBUSY);
+        CHECK(strstr(world.call.sentence, "not delivered"));
+        atomic_store(&world.deliver_code, -EHOSTUNREACH);
+        CHECK(!verb_ok(sb, SANDBOX_SYNC));
+        CHECK_EQ(info_of(sb).dirty_files, 2);
+        atomic_store(&world.deliver_code, 0);
+        CHECK(verb_ok(sb, SANDBOX_SYNC));
+        CHECK_EQ(info_of(sb).dirty_files, 0);
+        CHECK_EQ(fleet_remove(world.fleet, "web", &world.call), 0);
+        sandbox_unref(sb);
+        world_end();
+}
+
+static void an_unmount_delivers_and_a_mount_goes_on(void)
+{
+        struct sandbox *sb;
+
+        world_begin(0);
+        world_up();
+        sb = make("web");
+        sandbox_set_dirty(sb, 1, 1);
+        sandbox_unref(sb);
+        world_down();
+        CHECK_EQ(atomic_load(&world.delivered), 1);
+        world_up();
+        EVENTUALLY(atomic_load(&world.attached) == 1);
+        world_end();
+}
+
+static void tests(void)
+{
+        RUN(a_command_starts_behind_the_delivery);
+        RUN(it_goes_down_behind_the_delivery);
+        RUN(what_is_dirty_is_shown_and_kept);
+        RUN(an_unmount_delivers_and_a_mount_goes_on);
+}
+
+int main(void)
+{
+        tests();
+        return check_result();
+}
