@@ -622,6 +622,16 @@ static bool is_below(const char *path, const char *dir)
         return strncmp(path, dir, size) == 0 && (path[size] == '/' || path[size] == '\0');
 }
 
+/* Kinds that need no section: the default, and the one that -o provider names. */
+static int add_builtins(struct config *config, const char *provider)
+{
+        int r = config_add_builtin(config, DEFAULT_PROVIDER);
+
+        if (r == 0 && provider && registry_find(provider))
+                r = config_add_builtin(config, provider);
+        return r;
+}
+
 static int complete_config(struct options *o, struct call *c)
 {
         const char *words[64] = {0}, *nearest;
@@ -632,7 +642,7 @@ static int complete_config(struct options *o, struct call *c)
                 if (r < 0)
                         return r;
         }
-        if (config_add_builtin(&o->config, DEFAULT_PROVIDER) < 0)
+        if (add_builtins(&o->config, o->provider) < 0)
                 return call_fail(c, -ENOMEM, "out of memory");
         if (!o->provider)
                 return set_text(&o->provider, DEFAULT_PROVIDER, c);
@@ -682,7 +692,7 @@ int options_reload(const struct options *o, struct call *c)
         int r = o->config_path ? config_read(o->config_path, &now, c) : 0;
 
         if (r == 0)
-                r = config_add_builtin(&now, DEFAULT_PROVIDER);
+                r = add_builtins(&now, o->provider);
         if (r < 0) {
                 config_done(&now);
                 return r;

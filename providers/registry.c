@@ -8,6 +8,7 @@
 
 static const struct provider_ops *const providers[] = {
         &local_ops,
+        &local_cached_ops,
 };
 
 const struct provider_ops *registry_find(const char *kind)

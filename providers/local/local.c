@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The local provider's table and instance; local.h has the map. */
+/* The local provider's tables and instance; local.h has the map. */
 
 #include "providers/local/local.h"
 
@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "providers/local/cgroup.h"
+#include "providers/local/files.h"
 #include "providers/local/uids.h"
 #include "transport/base/call.h"
 #include "transport/base/cleanup.h"
@@ -192,35 +193,42 @@ static int local_check(struct provider *p, struct call *c, const struct spec *sp
         return r;
 }
 
+/* What both tables have; they differ in how the files are reached. */
+#define LOCAL_COMMON                                                                               \
+        .settings = SETTING_BIT(SETTING_CPU) | SETTING_BIT(SETTING_MEMORY) |                       \
+                    SETTING_BIT(SETTING_PROCESSES) | SETTING_BIT(SETTING_TIMEOUT) |                \
+                    SETTING_BIT(SETTING_CREATE_TIMEOUT) | SETTING_BIT(SETTING_NET) |               \
+                    SETTING_BIT(SETTING_USER) | SETTING_BIT(SETTING_WORKDIR) |                     \
+                    SETTING_BIT(SETTING_READONLY) | SETTING_BIT(SETTING_ISOLATION) |               \
+                    SETTING_BIT(SETTING_ENV) | SETTING_BIT(SETTING_LABEL) |                        \
+                    SETTING_BIT(SETTING_MOUNT),                                                    \
+        .config_keys = config_keys, .open = local_open, .close = local_close,                      \
+        .check = local_check, .create = local_create, .destroy = local_destroy,                    \
+        .list = local_list, .state = local_state, .attach = local_attach,                          \
+        .release = local_release, .start = local_start, .stop = local_stop, .pause = local_pause,  \
+        .resume = local_resume, .exec_start = local_exec_start, .exec_attach = local_exec_attach,  \
+        .exec_write = local_exec_write, .exec_signal = local_exec_signal,                          \
+        .exec_release = local_exec_release, .is_quiet = local_is_quiet
+
 const struct provider_ops local_ops = {
+        LOCAL_COMMON,
         .name = "local",
         .traits = PROVIDER_DIRECT | PROVIDER_SURVIVES,
-        .settings = SETTING_BIT(SETTING_CPU) | SETTING_BIT(SETTING_MEMORY) |
-                    SETTING_BIT(SETTING_PROCESSES) | SETTING_BIT(SETTING_TIMEOUT) |
-                    SETTING_BIT(SETTING_CREATE_TIMEOUT) | SETTING_BIT(SETTING_NET) |
-                    SETTING_BIT(SETTING_USER) | SETTING_BIT(SETTING_WORKDIR) |
-                    SETTING_BIT(SETTING_READONLY) | SETTING_BIT(SETTING_ISOLATION) |
-                    SETTING_BIT(SETTING_ENV) | SETTING_BIT(SETTING_LABEL) |
-                    SETTING_BIT(SETTING_MOUNT),
-        .config_keys = config_keys,
-        .open = local_open,
-        .close = local_close,
-        .check = local_check,
-        .create = local_create,
-        .destroy = local_destroy,
-        .list = local_list,
-        .state = local_state,
-        .attach = local_attach,
-        .release = local_release,
-        .start = local_start,
-        .stop = local_stop,
-        .pause = local_pause,
-        .resume = local_resume,
-        .exec_start = local_exec_start,
-        .exec_attach = local_exec_attach,
-        .exec_write = local_exec_write,
-        .exec_signal = local_exec_signal,
-        .exec_release = local_exec_release,
         .root = local_root,
-        .is_quiet = local_is_quiet,
+};
+
+const struct provider_ops local_cached_ops = {
+        LOCAL_COMMON,
+        .name = "local-cached",
+        .traits = PROVIDER_SURVIVES | PROVIDER_FILES_WHEN_DOWN,
+        .list_files = local_files_list,
+        .stat = local_files_stat,
+        .readlink = local_files_readlink,
+        .fetch = local_files_fetch,
+        .file_open = local_files_open,
+        .file_read = local_files_read,
+        .file_close = local_files_close,
+        .apply = local_files_apply,
+        .statfs = local_files_statfs,
+        .workdir = local_files_workdir,
 };

@@ -12,7 +12,8 @@
  *
  * Its parts: local.c (the table, the instance), box.c (a sandbox and its directory), life.c (its
  * holder's life), launch.c and bwrap.c (starting the holder), conn.c (frames to and from it),
- * exec.c (commands), plan.c, uids.c, cgroup.c, hub.c (the thread that waits for all of them).
+ * exec.c (commands), plan.c, uids.c, cgroup.c, hub.c (the thread that waits for all of them),
+ * files*.c and place.c (the workspace as a provider's files, for local-cached).
  *
  * States of a box, as seen here:
  *
@@ -41,6 +42,8 @@ struct cgroups;
 struct uids;
 
 extern const struct provider_ops local_ops;
+/* The same, but fs/ is served through the cached volume: for tests, and to compare. */
+extern const struct provider_ops local_cached_ops;
 
 struct local {
         struct provider base;

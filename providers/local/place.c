@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+#include "providers/local/place.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "providers/local/local.h"
+#include "transport/base/beneath.h"
+#include "transport/base/cleanup.h"
+#include "transport/base/random.h"
+
+int place_init(struct place *p, struct box *b, struct call *c)
+{
+        struct box_root root;
+        int r = local_root(b, c, &root);
+
+        if (r < 0)
+                return r;
+        p->root = root.fd;
+        creds_init(&p->creds, root.uid, root.gid);
+        return 0;
+}
+
+void place_done(struct place *p)
+{
+        closep(&p->root);
+}
+
+bool place_is_temp(const char *name)
+{
+        const size_t head = strlen(PLACE_TEMP);
+
+        return strncmp(name, PLACE_TEMP, head) == 0 && strlen(name + head) == RANDOM_ID_SIZE - 1 &&
+               strspn(name + head, "abcdefghijklmnopqrstuvwxyz0123456789") == RANDOM_ID_SIZE - 1;
+}
+
+static int open_beneath(const struct place *p, const char *path, size_t length, int flags)
+{
+        int fd = length == 0 ? beneath_open(p->root, ".", 1, flags, 0)
+                             : beneath_open(p->root, path, length, flags, 0);
+
+        return fd == -ESTALE ? -ENOTDIR : fd;
+}
+
+int place_open(const struct place *p, const char *path, int flags)
+{
+        return open_beneath(p, path, strlen(path), flags);
+}
+
+int place_open_file(const struct place *p, const char *path, int flags, struct stat *ret)
+{
+        _cleanup_(closep) int fd = -1;
+        struct stat st;
+
+        fd = place_open(p, path, flags | O_NONBLOCK | O_NOCTTY);
+        if (fd == -ENXIO || fd == -EISDIR)
+                return -EINVAL; /* a socket, a FIFO that nobody reads; a directory, for writing */
+        if (fd == -ENOTDIR) { /* or a link in the last place */
+                fd = place_open(p, path, O_PATH);
+                return fd < 0 ? fd : -EINVAL;
+        }
+        if (fd < 0)
+                return fd;
+        if (fstat(fd, &st) < 0)
+                return -errno;
+        if (!S_ISREG(st.st_mode))
+                return -EINVAL;
+        *ret = st;
+        return STEAL_FD(fd);
+}
+
+int place_open_parent(const struct place *p, const char *path, const char **ret_name)
+{
+        const char *slash = strrchr(path, '/');
+        int fd;
+
+        if (!path[0])
+                return -EINVAL; /* the working directory itself stays where it is */
+        fd = open_beneath(p, path, slash ? (size_t)(slash - path) : 0, O_PATH | O_DIRECTORY);
+        if (fd >= 0)
+                *ret_name = slash ? slash + 1 : path;
+        return fd;
+}
+
+int place_chmod(int fd, mode_t mode)
+{
+        char path[64];
+
+        (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd); /* fits any number */
+        return chmod(path, mode & 07777) < 0 ? -errno : 0;
+}

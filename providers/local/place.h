@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The workspace of a sandbox as files of this machine, for one call: opened beneath, as
+ * transport/base/beneath.h says, by paths as providers/files.h has them. Commands run there
+ * meanwhile and are hostile: nothing is followed, nothing blocks, what was opened is looked at
+ * before it is used.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <sys/stat.h>
+
+#include "transport/base/creds.h"
+
+struct box;
+struct call;
+
+struct place {
+        int root; /* O_PATH */
+        struct creds creds;
+};
+
+/* Names of files that are on their way; they are in no listing. */
+#define PLACE_TEMP ".sbxfs-"
+bool place_is_temp(const char *name);
+
+int place_init(struct place *p, struct box *b, struct call *c); /* 0 or -errno with a sentence */
+void place_done(struct place *p);
+
+/*
+ * beneath_open with the errors of a file system: -ENOTDIR where the way leads over something that
+ * is no directory, or O_DIRECTORY asks for one.
+ */
+int place_open(const struct place *p, const char *path, int flags);
+/* A regular file, and its attributes; -EINVAL when it is something else. */
+int place_open_file(const struct place *p, const char *path, int flags, struct stat *ret);
+/*
+ * The directory of `path`, and its last component within `path`. -EINVAL for "".
+ */
+int place_open_parent(const struct place *p, const char *path, const char **ret_name);
+
+/* chmod of what a descriptor of any kind, O_PATH too, stands for. */
+int place_chmod(int fd, mode_t mode);
