@@ -37,8 +37,9 @@
 #include "transport/base/clock.h"
 #include "transport/base/log.h"
 
-#define FAST_WORKERS 16
-#define SLOW_WORKERS 8
+#define FAST_WORKERS 32
+#define SLOW_WORKERS 16
+#define FILE_WORKERS 64 /* a quarter at most for one sandbox: SHARE_WORKERS */
 #define WORKERS_END_NS (5 * NS_PER_S)
 
 /* One mount; what comes first is made first and freed last. */
@@ -146,8 +147,13 @@ static int open_fleet(struct program *p, struct call *c)
 
 static int set_up(struct program *p, struct call *c)
 {
+        static const unsigned lanes[WORKER_LANES] = {
+                [WORKER_FAST] = FAST_WORKERS,
+                [WORKER_SLOW] = SLOW_WORKERS,
+                [WORKER_FILES] = FILE_WORKERS,
+        };
         const struct tree_config tree = tree_config(&p->options);
-        int r = workers_new(FAST_WORKERS, SLOW_WORKERS, &p->workers);
+        int r = workers_new(lanes, &p->workers);
         const struct session_config session = {
                 .mountpoint = p->options.mountpoint,
                 .allow_other = p->options.allow_other,

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The pool: two lanes of threads with a queue each, and one thread that moves what has become due
+ * The pool: lanes of threads with a queue each, and one thread that moves what has become due
  * into them.
  *
  * A thread that ends leaves its handle in `last_ended` and joins the one that ended before it, so
@@ -23,7 +23,6 @@
 
 #define IDLE_NS (20 * NS_PER_S) /* a thread without work ends after this */
 #define STACK_SIZE ((size_t)1024 * 1024)
-#define LANES 2
 
 struct item {
         struct list link;
@@ -48,7 +47,7 @@ struct lane {
 
 struct workers {
         struct mutex lock;
-        struct lane lanes[LANES];
+        struct lane lanes[WORKER_LANES];
         struct cond ended; /* a thread ended */
         unsigned threads; /* all of them, the timer's too */
         bool has_ended;
@@ -248,23 +247,23 @@ static void *run_timer(void *arg)
 
 /* ---- public ---- */
 
-int workers_new(unsigned fast_max, unsigned slow_max, struct workers **ret)
+int workers_new(const unsigned max[WORKER_LANES], struct workers **ret)
 {
         struct workers *w = calloc(1, sizeof(*w));
 
-        assert(fast_max > 0 && slow_max > 0);
         if (!w)
                 return -ENOMEM;
         mutex_init(&w->lock);
         cond_init(&w->ended);
         cond_init(&w->timer_wake);
-        for (unsigned i = 0; i < LANES; i++) {
+        for (unsigned i = 0; i < WORKER_LANES; i++) {
                 struct lane *l = &w->lanes[i];
 
                 l->workers = w;
                 list_init(&l->queue);
                 cond_init(&l->wake);
-                l->max = i == WORKER_FAST ? fast_max : slow_max;
+                assert(max[i] > 0);
+                l->max = max[i];
                 l->keeps_one = i == WORKER_FAST;
         }
         *ret = w;
@@ -284,7 +283,7 @@ bool workers_free(struct workers *w, uint64_t deadline_ns)
         mutex_lock(&w->lock);
         w->is_closing = true;
         cond_broadcast(&w->timer_wake);
-        for (unsigned i = 0; i < LANES; i++)
+        for (unsigned i = 0; i < WORKER_LANES; i++)
                 cond_broadcast(&w->lanes[i].wake);
         while (w->threads > 0)
                 if (!cond_wait_until(&w->ended, &w->lock, deadline_ns)) {
@@ -296,7 +295,7 @@ bool workers_free(struct workers *w, uint64_t deadline_ns)
 
         if (w->has_ended)
                 (void)pthread_join(w->last_ended, NULL);
-        for (unsigned i = 0; i < LANES; i++)
+        for (unsigned i = 0; i < WORKER_LANES; i++)
                 cond_done(&w->lanes[i].wake);
         cond_done(&w->ended);
         cond_done(&w->timer_wake);

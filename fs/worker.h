@@ -2,19 +2,22 @@
 /*
  * A bounded pool of threads for work that may block, and for work that is due later. Threads start
  * when needed and end when idle for long; an idle pool wakes nobody. Slow calls (creation,
- * destruction: minutes) have their own lane, so that they never keep an exec waiting.
+ * destruction: minutes) have their own lane, so that they never keep an exec waiting; so have the
+ * files of sandboxes, of which a dead service can hold many.
  */
 #pragma once
 
 #include <stdbool.h>
 #include <stdint.h>
 
-enum worker_lane { WORKER_FAST, WORKER_SLOW };
+enum worker_lane { WORKER_FAST, WORKER_SLOW, WORKER_FILES };
+#define WORKER_LANES 3
 
 struct workers;
 typedef void (*worker_fn)(void *arg);
 
-int workers_new(unsigned fast_max, unsigned slow_max, struct workers **ret); /* 0 or -errno */
+/* Threads at most, by lane. 0 or -errno. */
+int workers_new(const unsigned max[WORKER_LANES], struct workers **ret);
 
 /*
  * Runs what is queued until `deadline_ns`, drops what is due later, ends the threads. False: some

@@ -18,13 +18,14 @@
 #include "fs/mount/loop.h"
 #include "fs/mount/reply.h"
 #include "fs/mount/request.h"
+#include "fs/mount/share.h"
 #include "fs/worker.h"
 #include "transport/base/clock.h"
 #include "transport/base/list.h"
 #include "transport/base/lock.h"
 #include "transport/base/map.h"
 
-#define WORK_NS (60 * NS_PER_S) /* for one try on a worker */
+#define WORK_NS (10 * NS_PER_S) /* for one try on a worker; progress moves it */
 
 enum parked_state {
         PARKED_WAITING,
@@ -38,6 +39,7 @@ enum parked_state {
 struct job {
         struct park *park;
         uint64_t id;
+        uint64_t group;
 };
 
 /* All who wait for one key. */
@@ -76,6 +78,7 @@ struct park {
         struct imap *by_key GUARDED_BY(lock); /* key -> struct waiters */
         struct list ready GUARDED_BY(lock);
         struct due_heap due GUARDED_BY(lock);
+        struct shares *shares GUARDED_BY(lock);
         uint64_t last_id GUARDED_BY(lock);
         bool is_closed GUARDED_BY(lock);
 };
@@ -89,7 +92,9 @@ int park_new(const struct park_config *config, struct park **ret)
         p->config = *config;
         p->all = imap_new();
         p->by_key = imap_new();
-        if (!p->all || !p->by_key) {
+        p->shares = shares_new();
+        if (!p->all || !p->by_key || !p->shares) {
+                shares_free(p->shares);
                 imap_free(p->all);
                 imap_free(p->by_key);
                 free(p);
@@ -112,6 +117,7 @@ void park_free(struct park *p)
         cond_done(&p->emptied);
         imap_free(p->all);
         imap_free(p->by_key);
+        shares_free(p->shares);
         due_heap_done(&p->due);
         free(p);
 }
@@ -275,16 +281,32 @@ static void run(struct park *p, struct parked *x, bool on_worker)
         op->wait_key = 0;
         op->retry_ns = NEVER_NS;
         op->any_signal = false;
+        op->group = 0;
         if (run_request(p, x->r) == -EINPROGRESS)
                 settle(p, x, seen);
         else
                 forget(p, x);
 }
 
+static void submit(struct park *p, uint64_t id, uint64_t group);
+
+/* One of the group has left its worker: the next one may come. */
+static void pass_on(struct park *p, uint64_t group)
+{
+        uint64_t next;
+
+        mutex_lock(&p->lock);
+        next = share_end(p->shares, group, clock_mono_ns());
+        mutex_unlock(&p->lock);
+        if (next != 0)
+                submit(p, next, group);
+}
+
 static void work(void *arg)
 {
         struct job *job = arg;
         struct park *p = job->park;
+        uint64_t group = job->group;
         struct parked *x;
 
         mutex_lock(&p->lock);
@@ -297,18 +319,19 @@ static void work(void *arg)
         free(job);
         if (x)
                 run(p, x, true);
+        pass_on(p, group);
 }
 
-/* Give a QUEUED one to the workers. */
-static void submit(struct park *p, uint64_t id)
+/* Give a QUEUED one to the workers; it has a place in its group's share. */
+static void submit(struct park *p, uint64_t id, uint64_t group)
 {
         struct job *job = malloc(sizeof(*job));
         struct parked *x;
         int r = -ENOMEM;
 
         if (job) {
-                *job = (struct job){.park = p, .id = id};
-                r = workers_submit(p->config.workers, WORKER_FAST, work, job);
+                *job = (struct job){.park = p, .id = id, .group = group};
+                r = workers_submit(p->config.workers, WORKER_FILES, work, job);
         }
         if (r == 0)
                 return;
@@ -322,10 +345,12 @@ static void submit(struct park *p, uint64_t id)
         mutex_unlock(&p->lock);
         if (x)
                 finish(p, x, r == -ESHUTDOWN ? -ENOTCONN : r);
+        pass_on(p, group);
 }
 
 /* Put it where it waits. 0: it is not this thread's any more; else why it must be answered now. */
-static int settle_locked(struct park *p, struct parked *x, uint64_t seen) REQUIRES(p->lock)
+static int settle_locked(struct park *p, struct parked *x, uint64_t seen, bool *ret_in_line)
+        REQUIRES(p->lock)
 {
         const struct op *op = &x->r->op;
         bool to_worker = op->wait_key == 0;
@@ -335,13 +360,21 @@ static int settle_locked(struct park *p, struct parked *x, uint64_t seen) REQUIR
                 return -ENOTCONN;
         if (x->is_cancelled)
                 return -EINTR;
+        if (to_worker) {
+                r = share_begin(p->shares, op->group, x->id, clock_mono_ns());
+                if (r < 0)
+                        return r;
+                *ret_in_line = r == 0;
+        }
         x->any_signal = op->any_signal;
         x->state = to_worker ? PARKED_QUEUED : PARKED_WAITING;
         r = to_worker ? 0 : add_waiter_locked(p, x, op->wait_key);
         if (r < 0)
                 return r;
         r = set_due_locked(p, x);
-        if (r < 0 && !to_worker)
+        if (r < 0 && to_worker)
+                r = 0; /* it is answered late at worst */
+        else if (r < 0)
                 remove_waiter_locked(p, x);
         else if (!to_worker && wakes_since(&p->config.mount->wakes, op->wait_key, seen))
                 make_ready_locked(p, x);
@@ -351,19 +384,19 @@ static int settle_locked(struct park *p, struct parked *x, uint64_t seen) REQUIR
 /* After -EINPROGRESS: this thread gives x away, or answers it. */
 static void settle(struct park *p, struct parked *x, uint64_t seen)
 {
-        uint64_t id = x->id;
-        bool to_worker, needs_kick;
+        uint64_t id = x->id, group = x->r->op.group;
+        bool to_worker, needs_kick, is_in_line = false;
         int r;
 
         mutex_lock(&p->lock);
-        r = settle_locked(p, x, seen);
+        r = settle_locked(p, x, seen, &is_in_line);
         to_worker = r == 0 && x->state == PARKED_QUEUED;
         needs_kick = r == 0 && (x->state == PARKED_READY || due_first(&p->due) == &x->due);
         mutex_unlock(&p->lock); /* x may be gone */
         if (r < 0)
                 finish(p, x, r);
-        else if (to_worker)
-                submit(p, id);
+        else if (to_worker && !is_in_line)
+                submit(p, id, group);
         if (needs_kick)
                 kick(p);
 }

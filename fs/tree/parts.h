@@ -58,6 +58,8 @@ struct tree {
         struct imap *removed GUARDED_BY(lock);
         struct imap *writers GUARDED_BY(lock); /* nodes of cmd files that are open for writing */
         struct imap *slots GUARDED_BY(lock); /* serial -> struct slot */
+        struct cond made; /* is_making became false */
+        bool is_making GUARDED_BY(lock); /* a volume */
 };
 
 /* ---- spot.c ---- */
@@ -237,6 +239,10 @@ void slot_unref(struct slot *s); /* accepts NULL */
 void slot_enter(struct op *op, struct slot *s);
 void slot_freep(struct slot **s);
 void slot_gone(struct tree *t, uint64_t serial); /* the sandbox is no more */
+/* All that was written through it is in the sandbox, if there is such a volume. On a worker. */
+int slot_deliver(struct tree *t, struct sandbox *sb, struct call *c);
+/* What a former run left undelivered is sent from now on. On a worker. */
+void slot_resume(struct tree *t, struct sandbox *sb);
 void slots_free(struct tree *t);
 void slot_entry(struct tree *t, const struct slot *s, const struct vol_entry *from,
                 struct tree_entry *ret);

@@ -24,6 +24,7 @@ int tree_new(const struct tree_config *config, const struct tree_events *events,
         t->workers = workers;
         t->born_real_ns = clock_real_ns();
         mutex_init(&t->lock);
+        cond_init(&t->made);
         list_init(&t->handles);
         t->listener = news_listener(t);
         t->snapshots = snapshots_new();
@@ -68,6 +69,7 @@ void tree_free(struct tree *t) NO_THREAD_SAFETY_ANALYSIS /* nobody else is there
         tripwire_free(t->tripwire);
         callers_free(t->callers);
         snapshots_free(t->snapshots);
+        cond_done(&t->made);
         mutex_done(&t->lock);
         free(t);
 }
@@ -118,6 +120,7 @@ static int visit(struct tree *t, struct op *op, uint64_t node, struct visit *ret
         ret->volume = ret->slot->volume;
         ret->ops = ret->volume->ops;
         ret->op = vol_op(op);
+        op->group = node_serial(node);
         sandbox_touch(ret->slot->sandbox);
         return 0;
 }

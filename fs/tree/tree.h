@@ -52,6 +52,8 @@ struct op {
         /* Set with -EINPROGRESS: */
         uint64_t wait_key;
         uint64_t retry_ns; /* CLOCK_MONOTONIC; NEVER_NS */
+        /* wait_key 0: whose share of the workers it takes; 0: nobody's */
+        uint64_t group;
         /* wait, follow: any signal of the caller ends the wait, not only one that ends it itself */
         bool any_signal;
         /* The tree's own, from the call to tree_op_done: the volume that was asked. */

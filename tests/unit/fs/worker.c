@@ -81,7 +81,7 @@ static struct workers *new_pool(unsigned fast, unsigned slow)
         struct workers *w = NULL;
 
         begin();
-        CHECK_EQ(workers_new(fast, slow, &w), 0);
+        CHECK_EQ(workers_new((const unsigned[]){fast, slow, 1}, &w), 0);
         return w;
 }
 

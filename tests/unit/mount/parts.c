@@ -7,6 +7,7 @@
 #include "tests/unit/check.h"
 #include "fs/mount/due.h"
 #include "fs/mount/mountpoint.h"
+#include "fs/mount/share.h"
 #include "fs/mount/wakes.h"
 #include "transport/base/clock.h"
 
@@ -84,10 +85,53 @@ static void mountinfo_names_the_topmost(void)
         CHECK_EQ(e.minor, 51);
 }
 
+static void a_group_has_its_share_and_no_more(void)
+{
+        struct shares *s = shares_new();
+        uint64_t id = 0;
+
+        if (!CHECK(s))
+                return;
+        for (unsigned i = 0; i < SHARE_WORKERS; i++)
+                CHECK_EQ(share_begin(s, 1, ++id, 0), 1);
+        CHECK_EQ(share_begin(s, 1, 100, 0), 0);
+        CHECK_EQ(share_begin(s, 1, 101, 0), 0);
+        CHECK_EQ(share_begin(s, 2, 102, 0), 1); /* others are not held up */
+        CHECK_EQ(share_end(s, 2, 0), 0);
+        CHECK_EQ(share_end(s, 1, 0), 100); /* in order */
+        CHECK_EQ(share_begin(s, 1, 103, 0), 0);
+        CHECK_EQ(share_end(s, 1, 0), 101);
+        CHECK_EQ(share_end(s, 1, 0), 103);
+        CHECK_EQ(share_end(s, 1, 0), 0);
+        CHECK_EQ(share_begin(s, 1, 104, 0), 1);
+        for (unsigned i = 0; i < SHARE_WORKERS; i++)
+                CHECK_EQ(share_end(s, 1, 0), 0);
+        CHECK_EQ(share_end(s, 1, 0), 0); /* nobody is left */
+        shares_free(s);
+}
+
+static void a_group_that_is_stuck_is_refused(void)
+{
+        struct shares *s = shares_new();
+
+        if (!CHECK(s))
+                return;
+        for (unsigned i = 0; i < SHARE_STUCK; i++)
+                CHECK(share_begin(s, 1, i + 1, 5) >= 0);
+        CHECK_EQ(share_begin(s, 1, 1000, 4 + SHARE_STUCK_NS), 0);
+        CHECK_EQ(share_begin(s, 1, 1001, 5 + SHARE_STUCK_NS), -EHOSTUNREACH);
+        CHECK_EQ(share_begin(s, 2, 1002, 5 + SHARE_STUCK_NS), 1);
+        CHECK_EQ(share_end(s, 1, 6 + SHARE_STUCK_NS), SHARE_WORKERS + 1);
+        CHECK_EQ(share_begin(s, 1, 1003, 7 + SHARE_STUCK_NS), 0); /* it moves again */
+        shares_free(s); /* with all that wait */
+}
+
 int main(void)
 {
         RUN(the_earliest_is_first_whatever_was_moved);
         RUN(a_wake_is_seen_after_now_and_not_before);
         RUN(mountinfo_names_the_topmost);
+        RUN(a_group_has_its_share_and_no_more);
+        RUN(a_group_that_is_stuck_is_refused);
         return check_result();
 }

@@ -64,7 +64,7 @@ static bool start_on(struct fixture *f, const char *path)
         *f = (struct fixture){0};
         (void)snprintf(f->path, sizeof(f->path), "%s", path);
         call_init(&c, NEVER_NS);
-        if (!CHECK_EQ(workers_new(8, 1, &f->workers), 0))
+        if (!CHECK_EQ(workers_new((const unsigned[]){8, 1, 8}, &f->workers), 0))
                 return false;
         config.mountpoint = f->path;
         config.workers = f->workers;

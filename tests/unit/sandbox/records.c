@@ -327,7 +327,7 @@ static void a_state_directory_has_one_mount(void)
 
         world_begin(0);
         world_up();
-        CHECK_EQ(workers_new(1, 1, &workers), 0);
+        CHECK_EQ(workers_new((const unsigned[]){1, 1, 1}, &workers), 0);
         call_init(&c, NEVER_NS);
         CHECK_EQ(fleet_open(&world.config, &(struct listener){0}, workers, &c, &other), -EBUSY);
         CHECK(strstr(c.sentence, "in use by the mount on /nowhere"));

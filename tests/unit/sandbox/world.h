@@ -121,7 +121,7 @@ static inline int world_try_up(void)
         };
 
         call_init(&world.call, NEVER_NS);
-        CHECK_EQ(workers_new(8, 8, &world.workers), 0);
+        CHECK_EQ(workers_new((const unsigned[]){8, 8, 1}, &world.workers), 0);
         return fleet_open(&world.config, &listener, world.workers, &world.call, &world.fleet);
 }
 
