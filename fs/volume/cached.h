@@ -181,7 +181,9 @@ int cached_lookup(struct volume *v, struct vol_op *op, uint64_t parent, const ch
 /* Called last in volume_cached_new; restores what waits in config->dir, which it takes over. */
 int contents_new(struct cached *c, const struct volume_cached_config *config,
                  struct contents **ret);
-void contents_free(struct contents *s); /* accepts NULL; ends its threads before */
+/* Both accept NULL. All contents are unreferenced in between. */
+void contents_stop(struct contents *s); /* ends its threads; nothing is sent from then on */
+void contents_free(struct contents *s);
 /* vol_ops.sync and stats. */
 int contents_sync(struct cached *c, struct vol_op *op);
 void contents_stats(struct cached *c, struct vol_stats *ret);
