@@ -162,9 +162,9 @@ struct cached_sibling_sink {
                      bool has_content);
 };
 /*
- * The files of the node's directory in listing order, then, `is_deep`, those of the directories
- * below it in turn, while they were learnt in this epoch and within `age_ns`. Called from memory;
- * `file` under a lock: it may only take notes.
+ * The files of a directory, or of the one that a file's node is in, in listing order, then,
+ * `is_deep`, those of the directories below it in turn, while they were learnt in this epoch and
+ * within `age_ns`. Called from memory; `file` under a lock: it may only take notes.
  */
 void cached_siblings(struct cached *c, uint64_t node, bool is_deep, uint64_t age_ns,
                      struct cached_sibling_sink *to);
