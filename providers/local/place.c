@@ -38,17 +38,12 @@ bool place_is_temp(const char *name)
                strspn(name + head, "abcdefghijklmnopqrstuvwxyz0123456789") == RANDOM_ID_SIZE - 1;
 }
 
-static int open_beneath(const struct place *p, const char *path, size_t length, int flags)
-{
-        int fd = length == 0 ? beneath_open(p->root, ".", 1, flags, 0)
-                             : beneath_open(p->root, path, length, flags, 0);
-
-        return fd == -ESTALE ? -ENOTDIR : fd;
-}
-
 int place_open(const struct place *p, const char *path, int flags)
 {
-        return open_beneath(p, path, strlen(path), flags);
+        int fd = path[0] ? beneath_open(p->root, path, strlen(path), flags, 0)
+                         : beneath_open(p->root, ".", 1, flags, 0);
+
+        return fd == -ESTALE ? -ENOTDIR : fd;
 }
 
 int place_open_file(const struct place *p, const char *path, int flags, struct stat *ret)
@@ -76,11 +71,12 @@ int place_open_file(const struct place *p, const char *path, int flags, struct s
 int place_open_parent(const struct place *p, const char *path, const char **ret_name)
 {
         const char *slash = strrchr(path, '/');
+        _cleanup_(freep) char *parent = strndup(path, slash ? (size_t)(slash - path) : 0);
         int fd;
 
         if (!path[0])
                 return -EINVAL; /* the working directory itself stays where it is */
-        fd = open_beneath(p, path, slash ? (size_t)(slash - path) : 0, O_PATH | O_DIRECTORY);
+        fd = parent ? place_open(p, parent, O_PATH | O_DIRECTORY) : -ENOMEM;
         if (fd >= 0)
                 *ret_name = slash ? slash + 1 : path;
         return fd;

@@ -34,9 +34,7 @@ void place_done(struct place *p);
 int place_open(const struct place *p, const char *path, int flags);
 /* A regular file, and its attributes; -EINVAL when it is something else. */
 int place_open_file(const struct place *p, const char *path, int flags, struct stat *ret);
-/*
- * The directory of `path`, and its last component within `path`. -EINVAL for "".
- */
+/* The directory of `path`, and its last component within `path`. -EINVAL for "". */
 int place_open_parent(const struct place *p, const char *path, const char **ret_name);
 
 /* chmod of what a descriptor of any kind, O_PATH too, stands for. */

@@ -18,6 +18,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "conform_files.h"
 #include "providers/provider.h"
 #include "transport/base/buf.h"
 #include "transport/base/call.h"
@@ -29,7 +30,7 @@
 #include "transport/base/lock.h"
 #include "transport/base/log.h"
 
-#define LINE_MAX_SIZE (16u << 20)
+#define LINE_MAX_SIZE (64u << 20)
 #define CALL_NS (30 * NS_PER_S)
 
 struct known_box {
@@ -667,6 +668,11 @@ static int perform(struct request *q)
         uint64_t ms = get_number(q->json, "call_ms");
 
         call_init(&q->call, clock_after(ms ? ms * NS_PER_MS : CALL_NS));
+        if (op && strncmp(op, "f_", 2) == 0) {
+                q->box = find_box(get_text(q->json, "box"));
+                return q->box ? conform_files(op, q->box, &q->call, q->json, &q->answer)
+                              : call_fail(&q->call, -ESRCH, "no such box in this program");
+        }
         for (size_t i = 0; op && i < sizeof(operations) / sizeof(operations[0]); i++) {
                 if (strcmp(operations[i].name, op) != 0)
                         continue;

@@ -1,0 +1,559 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The file contract, the same for every provider that has files of its own."""
+
+import os
+import stat
+import threading
+import time
+
+import pytest
+
+from box_files import (EXCLUSIVE, NOREPLACE, Files, link, mkdir, rename, rmdir, set_mode, set_size, set_times, store,
+                       symlink, unlink, write)
+from driver import Refused
+
+KINDS = ["local-cached"]
+MTIME = [1600000000, 0]  # whole seconds: SFTP has no more
+HARD_NAMES = ["a b", "it's", 'say "hi"', "-rf", "new\nline", "tab\there", "*", "$(x)`y`", "back\\slash", "%s%d",
+              "~", "#x", "ümläut", "\udcff\udcfe", " ", "trailing ", "{1..3}", "a;b&c|d", "x" * 255, "\x01\x7f",
+              ".sbxfs", ".sbxfs-mine", "[", "=", "!", "\\n"]
+
+
+@pytest.fixture(params=KINDS)
+def f(request, drive):
+    """The files of a running sandbox."""
+    if request.param == "local-cached":
+        driver = drive(kind="local-cached")
+        driver.create("k1")
+        return Files(driver, "k1", driver.workspace("k1"))
+    raise NotImplementedError(request.param)
+
+
+@pytest.fixture
+def big(base):
+    """300 MiB that don't repeat, in a file of this machine."""
+    path = base / "big"
+    block = os.urandom(1 << 20)
+    with open(path, "wb") as file:
+        for i in range(300):
+            file.write(i.to_bytes(8, "little") + block[8:])
+    return path
+
+
+def make(f, path, data=b"", mode=0o644):
+    """A file as a command inside makes it."""
+    real = f.real / path
+    real.write_bytes(data)
+    real.chmod(mode)
+    own(f, real)
+
+
+def own(f, real):
+    if os.geteuid() == 0:
+        there = os.stat(f.real)
+        os.chown(real, there.st_uid, there.st_gid, follow_symlinks=False)
+
+
+def is_as_there(f, path, st):
+    real = os.lstat(f.real / path)
+    assert st.mode == real.st_mode and st.size == real.st_size
+    assert st.mtime[0] == real.st_mtime_ns // 10**9
+    assert st.mtime[1] in (0, real.st_mtime_ns % 10**9)
+    assert st.ino in (0, real.st_ino) and st.nlink in (0, real.st_nlink)
+
+
+def leftovers(f):
+    return [name for _, dirs, files in os.walk(f.real) for name in dirs + files if name.startswith(".sbxfs-")
+            and name != ".sbxfs-mine"]
+
+
+# -- asking
+
+def test_list_names_everything_with_its_attributes(f):
+    make(f, "file", b"12345")
+    (f.real / "dir").mkdir()
+    os.symlink("../there", f.real / "link")
+    os.mkfifo(f.real / "fifo")
+    got = f.list()
+    assert set(got.entries) == {"file", "dir", "link", "fifo"} and got.listed == {""}
+    for name, st in got.entries.items():
+        is_as_there(f, name, st)
+    assert got.targets["link"] == "../there" and "file" not in got.targets
+
+
+def test_list_of_depth_two_has_two_levels(f):
+    f.must(mkdir("a"), mkdir("a/b"), mkdir("a/b/c"), store("a/b/c/x"), store("a/y"), mkdir("e"))
+    assert set(f.list(depth=1).entries) == {"a", "e"}
+    got = f.list(depth=2)
+    assert set(got.entries) == {"a", "a/b", "a/y", "e"} and got.listed == {"", "a", "e"}
+    got = f.list("a", depth=9)
+    assert set(got.entries) == {"b", "b/c", "b/c/x", "y"} and got.listed == {"", "b", "b/c"}
+    for name, st in got.entries.items():
+        is_as_there(f, "a/" + name, st)
+
+
+def test_list_skips_directories_by_name(f):
+    f.must(mkdir("node_modules"), store("node_modules/x"), mkdir("src"), mkdir("src/node_modules"),
+           store("src/node_modules/y"), store("src/z"))
+    got = f.list(depth=9, skip=["node_modules", ".git"])
+    assert set(got.entries) == {"node_modules", "src", "src/node_modules", "src/z"}
+    assert got.listed == {"", "src"}
+    assert set(f.list("node_modules", depth=2, skip=["node_modules"]).entries) == {"x"}
+
+
+def test_list_ends_at_its_limit(f):
+    f.must(*[mkdir("d%d" % i) for i in range(10)],
+           *[store("d%d/f%d" % (i, k)) for i in range(10) for k in range(30)])
+    got = f.list(depth=5, max=100)
+    assert 100 <= len(got.entries) <= 200
+    for directory in got.listed - {""}:
+        assert len([name for name in got.entries if name.startswith(directory + "/")]) == 30
+
+
+def test_list_of_20000_entries(f):
+    (f.real / "many").mkdir()
+    own(f, f.real / "many")
+    for i in range(20000):
+        (f.real / "many" / ("entry-%05d" % i)).touch()
+    start = time.monotonic()
+    got = f.list("many")
+    print("20,000 entries: %.2f s" % (time.monotonic() - start))
+    assert len(got.entries) == 20000 and got.listed == {""}
+
+
+def test_list_of_what_is_no_directory(f):
+    f.must(store("file"), symlink("link", "dir"), mkdir("dir"))
+    assert f.errno("list", "none") == "ENOENT"
+    assert f.errno("list", "none/below") == "ENOENT"
+    assert f.errno("list", "file") == "ENOTDIR"
+    assert f.errno("list", "link") == "ENOTDIR"
+
+
+def test_list_leaves_out_what_it_may_not_read(f):
+    if os.geteuid() == 0:
+        pytest.skip("root reads everything")
+    f.must(mkdir("a"), store("a/x"), mkdir("closed"))
+    os.chmod(f.real / "closed", 0)
+    got = f.list(depth=3)
+    os.chmod(f.real / "closed", 0o755)
+    assert set(got.entries) == {"a", "a/x", "closed"} and got.listed == {"", "a"}
+
+
+def test_a_sink_that_refuses_ends_the_listing(f):
+    f.must(*[store("f%d" % i) for i in range(50)])
+    assert f.errno("list", "", stop_after=10) == "ECANCELED"
+    assert len(f.list().entries) == 50
+
+
+def test_stat(f):
+    f.must(mkdir("d"), store("d/x", b"abc", 0o640), symlink("l", "d"))
+    for path in ("", "d", "d/x", "l"):
+        is_as_there(f, path, f.stat(path))
+    assert f.stat("l").type == stat.S_IFLNK
+    assert f.errno("stat", "none") == "ENOENT"
+    assert f.errno("stat", "none/x") == "ENOENT"
+    assert f.errno("stat", "d/x/y") == "ENOTDIR"
+
+
+def test_readlink(f):
+    targets = ["x", "../../etc", "/abs", "a b\nc'd", "\udcff", "t" * 4000]
+    f.must(*[symlink("l%d" % i, target) for i, target in enumerate(targets)], store("file"), mkdir("dir"))
+    assert [f.readlink("l%d" % i) for i in range(len(targets))] == targets
+    listed = f.list().targets
+    assert all(listed.get("l%d" % i, target) == target for i, target in enumerate(targets))
+    assert f.errno("readlink", "file") == "EINVAL"
+    assert f.errno("readlink", "dir") == "EINVAL"
+    assert f.errno("readlink", "none") == "ENOENT"
+
+
+def test_the_same_file_has_the_same_time_everywhere(f):
+    result = f.must(store("x", b"abc"), store("y", b"abc", mtime=MTIME))
+    handle, opened = f.open("x")
+    seen = [result[0].st, f.stat("x"), f.list().entries["x"], opened, f.fetch(["x"])["x"].st,
+            f.read(handle, 10)[1]]
+    f.close(handle)
+    assert {st.size for st in seen} == {3}
+    assert len({st.mtime[0] for st in seen}) == 1
+    assert len({st.mtime[1] for st in seen if st.mtime[1]}) <= 1
+    assert f.stat("y").mtime[0] == MTIME[0]
+
+
+def test_statfs_and_workdir(f):
+    got = f.statfs()
+    real = os.statvfs(f.real)
+    assert got["frsize"] == real.f_frsize and got["blocks"] == real.f_blocks
+    assert f.workdir().startswith("/")
+    f.must(store("here", b"found"))
+    assert f.driver.check("k1", "cat here; pwd") == "found" + f.workdir() + "\n"
+
+
+# -- content
+
+def test_fetch(f):
+    f.must(mkdir("d"), store("d/a", b"A" * 70000), store("empty"), store("exact", b"e" * 1000),
+           store("over", b"o" * 1001), symlink("l", "empty"))
+    os.mkfifo(f.real / "fifo")
+    got = f.fetch(["d/a", "empty", "d", "none", "l", "fifo", "d/a/b"])
+    assert got["d/a"].data == b"A" * 70000 and got["d/a"].error == "" and got["d/a"].st.size == 70000
+    is_as_there(f, "d/a", got["d/a"].st)
+    assert got["empty"].error == "" and got["empty"].data == b""
+    assert [got[path].error for path in ("d", "l", "fifo")] == ["EINVAL"] * 3
+    assert got["none"].error == "ENOENT" and got["d/a/b"].error == "ENOTDIR"
+    got = f.fetch(["exact", "over"], size_max=1000)
+    assert got["exact"].data == b"e" * 1000
+    assert got["over"].error == "EFBIG" and got["over"].st.size == 1001
+    assert f.fetch([]) == {}
+
+
+def test_fetch_3000_small_files(f, base):
+    contents = [os.urandom(1 + i % 8192) for i in range(3000)]
+    (f.real / "t").mkdir()
+    own(f, f.real / "t")
+    for i, data in enumerate(contents):
+        (f.real / "t" / str(i)).write_bytes(data)
+    to = base / "fetched"
+    to.mkdir()
+    paths = ["t/%d" % i for i in range(3000)]
+    start = time.monotonic()
+    got = f.fetch(paths, to=str(to))
+    print("3,000 files: %.2f s" % (time.monotonic() - start))
+    assert len(got) == 3000 and not [path for path in paths if got[path].error]
+    for i, data in enumerate(contents):
+        assert (to / str(i)).read_bytes() == data, i
+
+
+def test_a_file_that_changes_is_never_torn(f):
+    """Content of one length under attributes of another would be served as a cut file."""
+    stop = threading.Event()
+    make(f, "x", b"0" * 1000)
+
+    def change_it():
+        n = 0
+        while not stop.is_set():
+            n += 1
+            (f.real / "x").write_bytes(b"%d" % (n % 10) * (1000 + n % 500))
+    thread = threading.Thread(target=change_it)
+    thread.start()
+    try:
+        for _ in range(100):
+            got = f.fetch(["x"])["x"]
+            assert got.error in ("", "EAGAIN")
+            assert got.error or got.st.size == len(got.data)
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_open_and_read(f):
+    data = os.urandom(300000)
+    f.must(store("x", data), mkdir("d"), symlink("l", "x"))
+    handle, st = f.open("x")
+    assert st.size == 300000
+    assert f.read(handle, 300000)[0] == data
+    assert f.read(handle, 10, 299995)[0] == data[-5:]
+    assert f.read(handle, 10, 300000)[0] == b"" and f.read(handle, 10, 1 << 40)[0] == b""
+    pending = [f.ask("f_read", handle=handle, size=5000, offset=i * 5000) for i in range(60)]
+    for i, each in enumerate(pending):
+        assert bytes.fromhex(f.driver.get(each)["data"]) == data[i * 5000:i * 5000 + 5000]
+    f.must(unlink("x"))
+    assert f.read(handle, 100)[0] == data[:100], "an open file outlives its name"
+    f.close(handle)
+    assert f.errno("open", "none") == "ENOENT"
+    assert f.errno("open", "d") == "EINVAL"
+    assert f.errno("open", "l") == "EINVAL"
+
+
+def test_a_read_tells_the_attributes_of_now(f):
+    f.must(store("x", b"before"))
+    handle, _ = f.open("x")
+    with open(f.real / "x", "ab") as file:
+        file.write(b" and after")
+    data, st = f.read(handle, 100)
+    assert data == b"before and after" and st.size == len(data)
+    f.close(handle)
+
+
+def test_300_mib_there_and_back(f, big, base):
+    start = time.monotonic()
+    f.must(store("big", file=big))
+    up = time.monotonic() - start
+    handle, st = f.open("big")
+    assert st.size == 300 << 20
+    back = base / "back"
+    start = time.monotonic()
+    f.do("f_read", 300, handle=handle, size=st.size, offset=0, chunk=16 << 20, to=str(back), call_ms=120000)
+    down = time.monotonic() - start
+    f.close(handle)
+    print("300 MiB: up %.0f MiB/s, down %.0f MiB/s" % (300 / up, 300 / down))
+    with open(big, "rb") as a, open(back, "rb") as b:
+        while True:
+            block = a.read(1 << 20)
+            assert block == b.read(1 << 20)
+            if not block:
+                break
+
+
+# -- changes
+
+def test_store_makes_a_file_as_asked(f):
+    os.umask(0o077)
+    result = f.must(store("x", b"text", 0o751, mtime=MTIME))[0]
+    os.umask(0o022)
+    real = os.lstat(f.real / "x")
+    assert (f.real / "x").read_bytes() == b"text"
+    assert stat.S_IMODE(real.st_mode) == 0o751 and real.st_mtime == MTIME[0]
+    is_as_there(f, "x", result.st)
+    owner = os.lstat(f.real)
+    assert (real.st_uid, real.st_gid) == (owner.st_uid, owner.st_gid)
+
+
+def test_store_replaces_in_one_step(f):
+    f.must(store("x", b"old", 0o600))
+    before = os.lstat(f.real / "x").st_ino
+    with open(f.real / "x", "rb") as held:
+        f.must(store("x", b"new", 0o644))
+        assert held.read() == b"old"
+    assert (f.real / "x").read_bytes() == b"new" and os.lstat(f.real / "x").st_ino != before
+    f.must(symlink("l", "x"), store("l", b"no link"))
+    assert not (f.real / "l").is_symlink() and (f.real / "x").read_bytes() == b"new"
+
+
+def test_store_with_holes(f):
+    f.must(store("x", b"H" + b"." * 99999, extents=[[0, 1]], size=5 << 30))
+    st = f.stat("x")
+    assert st.size == 5 << 30
+    handle, _ = f.open("x")
+    assert f.read(handle, 3)[0] == b"H\0\0"
+    assert f.read(handle, 3, (5 << 30) - 2)[0] == b"\0\0"
+    f.close(handle)
+    assert os.lstat(f.real / "x").st_blocks < 1000
+
+
+def test_store_fails_and_leaves_nothing(f):
+    f.must(mkdir("d"), store("d/in"), store("file", b"kept"))
+    assert f.one(store("none/x", b"1")).error == "ENOENT"
+    assert f.one(store("file/x", b"1")).error == "ENOTDIR"
+    assert f.one(store("d", b"1")).error == "EISDIR"
+    assert f.one(store("file", b"1", flags=EXCLUSIVE)).error == "EEXIST"
+    assert f.one(store("y" * 256, b"1")).error == "ENAMETOOLONG" or not (f.real / ("y" * 256)).exists()
+    assert f.one(store("broken", b"1", source_error=5)).error == "EIO"
+    assert (f.real / "file").read_bytes() == b"kept"
+    assert set(os.listdir(f.real)) == {"d", "file"} and leftovers(f) == []
+
+
+def test_store_exclusive(f):
+    f.must(store("x", b"1", flags=EXCLUSIVE), symlink("dangling", "nowhere"))
+    assert f.one(store("dangling", b"2", flags=EXCLUSIVE)).error == "EEXIST"
+    assert (f.real / "x").read_bytes() == b"1" and leftovers(f) == []
+
+
+def test_write_in_place(f):
+    f.must(store("x", b"0123456789"))
+    inode = os.lstat(f.real / "x").st_ino
+    result = f.must(write("x", b"abcdefghijklm", [2, 2], [8, 4], mtime=MTIME))[0]
+    assert (f.real / "x").read_bytes() == b"01cd4567ijkl" and os.lstat(f.real / "x").st_ino == inode
+    assert result.st.size == 12 and result.st.mtime[0] == MTIME[0]
+    f.must(write("x", b"", size=4))
+    assert (f.real / "x").read_bytes() == b"01cd"
+    f.must(write("x", b"______Z", [6, 1], size=20))
+    assert (f.real / "x").read_bytes() == b"01cd\0\0Z" + b"\0" * 13
+    assert f.one(write("none", b"1", [0, 1])).error == "ENOENT"
+    f.must(mkdir("d"))
+    assert f.one(write("d", b"1", [0, 1])).error == "EISDIR"
+    assert not (f.real / "none").exists()
+
+
+def test_write_to_what_is_read_only_by_now(f):
+    """It was opened, then chmod came: a write through the open file still counts."""
+    f.must(store("x", b"0123", 0o444), write("x", b"AB", [0, 2]))
+    assert (f.real / "x").read_bytes() == b"AB23"
+    assert f.stat("x").bits == 0o444
+
+
+def test_mkdir_has_the_mode_whatever_the_umask(f):
+    for mode in (0o700, 0o755, 0o777, 0o1777, 0o500):
+        path = "d%o" % mode
+        result = f.must(mkdir(path, mode))[0]
+        assert stat.S_IMODE(os.lstat(f.real / path).st_mode) == mode == result.st.bits
+    owner, made = os.lstat(f.real), os.lstat(f.real / "d755")
+    assert (made.st_uid, made.st_gid) == (owner.st_uid, owner.st_gid)
+    assert f.one(mkdir("d755")).error == "EEXIST"
+    f.must(store("file"))
+    assert f.one(mkdir("file")).error == "EEXIST"
+    assert f.one(mkdir("file/x")).error == "ENOTDIR"
+    assert f.one(mkdir("none/x")).error == "ENOENT"
+
+
+def test_symlink(f):
+    result = f.must(symlink("l", "a target/../x"))[0]
+    assert os.readlink(f.real / "l") == "a target/../x" and result.st.type == stat.S_IFLNK
+    assert os.lstat(f.real / "l").st_uid == os.lstat(f.real).st_uid
+    assert f.one(symlink("l", "other")).error == "EEXIST"
+    assert f.one(symlink("none/l", "x")).error == "ENOENT"
+    f.must(mkdir("d"))
+    assert f.one(symlink("d", "x")).error == "EEXIST"
+    assert os.readlink(f.real / "l") == "a target/../x" and os.listdir(f.real / "d") == []
+
+
+def test_link(f):
+    f.must(store("x", b"same"), mkdir("d"))
+    result = f.must(link("x", "d/y"))[0]
+    assert os.path.samefile(f.real / "x", f.real / "d/y") and result.st.nlink in (0, 2)
+    assert f.one(link("x", "d/y")).error == "EEXIST"
+    assert f.one(link("none", "z")).error == "ENOENT"
+    assert f.one(link("x", "none/z")).error == "ENOENT"
+    assert f.one(link("d", "e")).error in ("EPERM", "EISDIR")
+
+
+def test_unlink_and_rmdir(f):
+    f.must(store("x"), mkdir("d"), store("d/in"), symlink("l", "d"))
+    assert f.one(unlink("d")).error in ("EISDIR", "EPERM")
+    assert f.one(rmdir("x")).error == "ENOTDIR"
+    assert f.one(rmdir("l")).error == "ENOTDIR"
+    assert f.one(rmdir("d")).error == "ENOTEMPTY"
+    assert f.one(unlink("none")).error == "ENOENT"
+    assert f.one(rmdir("none")).error == "ENOENT"
+    assert f.one(unlink("x/y")).error == "ENOTDIR"
+    f.must(unlink("l"), unlink("d/in"), rmdir("d"), unlink("x"))
+    assert os.listdir(f.real) == []
+
+
+def test_rename(f):
+    f.must(store("a", b"A"), store("b", b"B"), mkdir("d"), mkdir("e"), store("e/in"), mkdir("empty"))
+    result = f.must(rename("a", "c"))[0]
+    assert (f.real / "c").read_bytes() == b"A" and not (f.real / "a").exists()
+    is_as_there(f, "c", result.st)
+    f.must(rename("c", "b"))
+    assert (f.real / "b").read_bytes() == b"A"
+    f.must(rename("b", "d/b"), rename("d", "moved"), rename("e", "empty"))
+    assert (f.real / "moved/b").read_bytes() == b"A" and (f.real / "empty/in").exists()
+    f.must(store("x"), mkdir("d2"))
+    assert f.one(rename("none", "y")).error == "ENOENT"
+    assert f.one(rename("x", "none/y")).error == "ENOENT"
+    assert f.one(rename("x", "d2")).error == "EISDIR"
+    assert f.one(rename("d2", "x")).error == "ENOTDIR"
+    assert f.one(rename("d2", "empty")).error == "ENOTEMPTY"
+    assert f.one(rename("d2", "d2/below")).error == "EINVAL"
+    assert f.one(rename("x", "x/y")).error == "ENOTDIR"
+
+
+def test_rename_noreplace(f):
+    f.must(store("a", b"A"), store("b", b"B"), mkdir("d"), symlink("l", "nowhere"))
+    for to in ("b", "d", "l"):
+        assert f.one(rename("a", to, NOREPLACE)).error == "EEXIST", to
+    assert f.one(rename("d", "b", NOREPLACE)).error == "EEXIST"
+    f.must(rename("a", "new", NOREPLACE), rename("d", "newdir", NOREPLACE), rename("l", "newl", NOREPLACE))
+    assert set(os.listdir(f.real)) == {"b", "new", "newdir", "newl"}
+    assert (f.real / "b").read_bytes() == b"B" and os.readlink(f.real / "newl") == "nowhere"
+
+
+def test_set(f):
+    f.must(store("x", b"12345", 0o644), mkdir("d"), symlink("l", "x"))
+    result = f.must(set_mode("x", 0o400), set_times("x", MTIME, atime=[1500000000, 0]), set_mode("d", 0o711),
+                    set_times("d", MTIME))
+    real = os.lstat(f.real / "x")
+    assert stat.S_IMODE(real.st_mode) == 0o400 and (real.st_mtime, real.st_atime) == (MTIME[0], 1500000000)
+    assert result[0].st.bits == 0o400 and result[1].st.mtime[0] == MTIME[0] and result[2].st.bits == 0o711
+    assert os.lstat(f.real / "d").st_mtime == MTIME[0]
+    f.must(set_times("x", [1700000000, 0]))
+    assert os.lstat(f.real / "x").st_atime == 1500000000, "the other time is left alone"
+    f.must(set_mode("x", 0o600), set_size("x", 3), set_size("x", 10))
+    assert (f.real / "x").read_bytes() == b"123" + b"\0" * 7
+    assert f.one(set_mode("none", 0o600)).error == "ENOENT"
+    assert f.one(set_size("d", 1)).error == "EISDIR"
+    f.must(set_times("l", [1400000000, 0]))
+    assert os.lstat(f.real / "l").st_mtime == 1400000000, "a link is not followed"
+    assert os.lstat(f.real / "x").st_mtime != 1400000000
+
+
+def test_an_ordered_run_is_carried_out_in_order(f):
+    results = f.apply(mkdir("p"), store("p/x", b"1"), rename("p", "q"), store("q/x", b"2"), rename("q/x", "q/y"),
+                      store("p/x", b"3"), mkdir("q"), unlink("q/y"), rmdir("q"), mkdir("q"), symlink("q/l", "t"))
+    assert [each.error for each in results] == ["", "", "", "", "", "ENOENT", "EEXIST", "", "", "", ""]
+    assert os.listdir(f.real) == ["q"] and os.listdir(f.real / "q") == ["l"]
+
+
+def test_a_later_change_is_tried_though_one_failed(f):
+    results = f.apply(rmdir("none"), store("a", b"1"), store("none/b", b"2"), store("c", b"3"))
+    assert [each.error for each in results] == ["ENOENT", "", "ENOENT", ""]
+    assert set(os.listdir(f.real)) == {"a", "c"}
+
+
+def test_a_long_run(f):
+    changes = [mkdir("t")]
+    for i in range(500):
+        changes += [store("t/%d" % i, b"%d" % i * 20, 0o600 + i % 64, mtime=[MTIME[0] + i, 0])]
+    changes += [rename("t/%d" % i, "t/r%d" % i) for i in range(0, 500, 2)]
+    changes += [unlink("t/%d" % i) for i in range(1, 500, 2)]
+    results = f.must(*changes)
+    assert all(each.st for each in results[:751])
+    assert set(os.listdir(f.real / "t")) == {"r%d" % i for i in range(0, 500, 2)}
+    for i in range(0, 500, 2):
+        real = os.lstat(f.real / ("t/r%d" % i))
+        assert stat.S_IMODE(real.st_mode) == 0o600 + i % 64 and real.st_mtime == MTIME[0] + i
+        assert (f.real / ("t/r%d" % i)).read_bytes() == b"%d" % i * 20
+
+
+@pytest.mark.parametrize("name", HARD_NAMES)
+def test_names_of_any_bytes(f, name):
+    f.must(mkdir(name), store(name + "/" + name, b"in"), symlink(name + "/l", name), mkdir(name + "/d"))
+    got = f.list(depth=3)
+    assert set(got.entries) == {name, name + "/" + name, name + "/l", name + "/d"}
+    assert got.listed == {"", name, name + "/d"}
+    assert got.targets.get(name + "/l", name) == name and f.readlink(name + "/l") == name
+    assert set(f.list(name).entries) == {name, "l", "d"}
+    assert f.fetch([name + "/" + name])[name + "/" + name].data == b"in"
+    assert f.stat(name + "/" + name).size == 2
+    f.must(rename(name + "/" + name, name + "/x"), rename(name + "/x", name + "/" + name),
+           set_mode(name + "/" + name, 0o600), write(name + "/" + name, b"IN", [0, 2]), link(name + "/" + name,
+                                                                                             name + "/z"))
+    assert set(f.list(name, skip=[name]).entries) == {name, "l", "d", "z"}
+    f.must(unlink(name + "/" + name), unlink(name + "/l"), unlink(name + "/z"), rmdir(name + "/d"), rmdir(name))
+    assert os.listdir(f.real) == []
+
+
+def test_concurrent_calls(f):
+    f.must(*[mkdir("d%d" % i) for i in range(8)])
+    faults = []
+
+    def work(i):
+        try:
+            for n in range(15):
+                path = "d%d/f%d" % (i, n)
+                data = (b"%d.%d " % (i, n)) * 3000
+                f.must(store(path, data))
+                assert f.fetch([path])[path].data == data
+                assert len(f.list("d%d" % i).entries) == n + 1
+                handle, _ = f.open(path)
+                assert f.read(handle, 100000)[0] == data
+                f.close(handle)
+        except Exception as fault:  # noqa: shown by the test's thread
+            faults.append(fault)
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not faults
+    assert len(f.list(depth=2).entries) == 8 + 8 * 15
+
+
+def test_our_temporary_names_are_in_no_listing(f):
+    make(f, ".sbxfs-abcdefghij0123456789", b"half")
+    make(f, ".sbxfs-user", b"a user's")
+    assert set(f.list().entries) == {".sbxfs-user"}
+    os.unlink(f.real / ".sbxfs-abcdefghij0123456789")
+
+
+def test_a_deadline_ends_a_call(f):
+    started = time.monotonic()
+    try:
+        f.apply(*[store("f%d" % i, b"x" * 1000) for i in range(3000)], call_ms=1)
+    except Refused as refused:
+        assert refused.errno == "ETIMEDOUT"
+    assert time.monotonic() - started < 5
+
+
+def test_unknown_flags_are_refused(f):
+    f.must(store("a"), store("b"))
+    assert f.one(rename("a", "b", 2)).error == "EINVAL"
