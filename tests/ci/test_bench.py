@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""tools/bench: what it counts, what it refuses, and that it leaves nothing behind."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from support.builds import ROOT
+from support.mounts import mount_entries, process_table, sbxfs_path
+from support.sshd import DelayProxy
+from support.tools import need, run
+
+sys.path.insert(0, str(ROOT / "tools"))
+
+import bench_common
+import bench_ssh
+import bench_ssh_loads
+import bench_ssh_systems
+
+
+def test_ratio_is_to_the_better_sshfs_and_a_missed_aim_is_named():
+    times = {"sshfs": [8, 10, 90], "sshfs tuned": [6, 6, 7], "rclone": [30], "sbxfs": [2, 2, 9]}
+    names = list(times)
+    assert bench_ssh.row("find -ls cold", times, names, 3) == [
+        "find -ls cold", "/op", "10.000", "6.000", "30.000", "2.000", "3.00", "3", "15.00"]
+    assert bench_ssh.row("seq write", times, names, 4)[1:2] + bench_ssh.row(
+        "seq write", times, names, 4)[-2:-1] == ["/MiB", "4 missed"]
+    del times["sbxfs"]
+    assert bench_ssh.row("find -ls cold", times, ["sshfs"], 3)[-3:] == ["-", "", "-"]
+
+
+def test_tables_have_a_cell_for_each_system():
+    times = {"create": {"sshfs": [1.0], "sbxfs": [0.5]}, "create durable": {"sshfs": [1.0], "sbxfs": [0.7]}}
+    for text in (bench_ssh.table(times, ["sshfs", "sbxfs"], {}), bench_ssh.table(times, ["sshfs"], None),
+                 bench_ssh.cpu_table(times, ["sshfs", "sbxfs"]),
+                 bench_ssh.exec_table({"ssh, live master": [3.0, 4.0], "sbxfs exec": [1.0, 2.0]}, 1)):
+        assert len({line.count("|") for line in text.splitlines()}) == 1, text
+    assert "0.50" not in bench_ssh.table({"create": {"sshfs": [1.0]}}, ["sshfs"], {})
+
+
+def test_delay_is_measured_by_a_byte_through_it():
+    echo = bench_ssh.Echo()
+    try:
+        with DelayProxy(echo.port, 10) as way:
+            assert 10 <= bench_ssh.round_trip(way.port) < 14
+        bench_ssh.check_delay(0, bench_ssh.round_trip(echo.port))
+    finally:
+        echo.close()
+    for delay, found in ((40, 0.1), (10, 9.0), (0, 20.0), (10, 40.0)):
+        with pytest.raises(bench_common.Trouble):
+            bench_ssh.check_delay(delay, found)
+
+
+def test_durable_needs_each_file_with_all_of_its_bytes(tmp_path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/whole").write_bytes(b"12345")
+    (tmp_path / "part").write_bytes(b"1")
+    expected = {"d/whole": 5, "part": 2}
+    assert not bench_ssh_loads.has_all(tmp_path, expected)()
+    (tmp_path / "part").write_bytes(b"12")
+    (tmp_path / "temporary").write_bytes(b"1")
+    assert bench_ssh_loads.has_all(tmp_path, expected)()
+
+
+def test_cpu_counts_children_that_left_the_tree():
+    """As sshfs starts its ssh: forked twice, so that its parent is init."""
+    busy = "import time; end = time.process_time() + 0.3\nwhile time.process_time() < end: pass\ntime.sleep(100)"
+    leader = subprocess.Popen(["sh", "-c", "( %s -c '%s' & ) & exec sleep 100" % (sys.executable, busy)],
+                              start_new_session=True)
+    try:
+        deadline = time.monotonic() + 10
+        while bench_ssh_systems.cpu_of(leader.pid) < 0.3:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert len(bench_common.session(leader.pid)) == 2
+    finally:
+        bench_common.end(leader, 0)
+    assert bench_common.session(leader.pid) == []
+
+
+def bench(*arguments, **kwargs):
+    return run([sys.executable, ROOT / "tools/bench", *arguments], timeout=120, **kwargs)
+
+
+def test_unknown_words_are_refused():
+    for arguments in (["ssh", "--systems", "nfs"], ["ssh", "--only", "nosuch"], ["local", "--only", "nosuch"]):
+        said = bench(*arguments, check=False)
+        assert said.code == 1 and "there are" in said.err, said
+
+
+def leavings():
+    return [entry for entry in mount_entries() if "sbxfs-bench-" in entry[1]], \
+        [name for _, _, name in process_table() if name in ("sshfs", "rclone")]
+
+
+def test_small_run_against_sshfs_leaves_nothing(tmp_path):
+    need("sshfs")
+    before = leavings()
+    bench("ssh", "--delay", "0", "--systems", "sshfs", "--scale", "0.02", "--repetitions", "1", "--only",
+          "tree|package|writes", "--json", tmp_path / "json")
+    found = json.loads((tmp_path / "json").read_text())["delays"]["0"]["times"]
+    assert {"find -ls cold", "import warm", "create durable", "rm -rf durable"} <= set(found)
+    assert all(figure > 0 for by in found.values() for figures in by.values() for figure in figures)
+    assert leavings() == before
+
+
+def test_interrupted_run_leaves_nothing():
+    need("sshfs")
+    before = leavings()
+    said = bench("ssh", "--delay", "40", "--systems", "sshfs", "--only", "small", "--limit", "5", check=False)
+    assert said.code == 1 and "time limit" in said.err, said
+    assert leavings() == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0 and not os.access("/dev/fuse", os.W_OK), reason="/dev/fuse is closed")
+def test_small_run_of_a_local_sandbox():
+    if not sbxfs_path().exists():
+        pytest.fail("%s is not there" % sbxfs_path())
+    out = bench("local", "--sbxfs", sbxfs_path(), "--scale", "0.01", "--repetitions", "1", "--only", "small").out
+    assert "| create | ms |" in out
