@@ -119,21 +119,26 @@ static bool pump_one(struct holder *h, struct command *x)
         }
 }
 
+/* A record of each. False: there was nothing. */
+static bool pump_round(struct holder *h)
+{
+        bool found = false;
+
+        list_for_each (at, &h->commands) {
+                if (h->out.size >= OUT_ENOUGH)
+                        break;
+                found |= pump_one(h, container_of(at, struct command, link));
+        }
+        return found;
+}
+
+/* Ends when nothing is left, or when the rest waits for the socket: then it has EPOLLOUT. */
 void conn_pump(struct holder *h)
 {
-        bool found = true;
-
-        while (found && h->conn.fd >= 0) {
-                found = false;
-                list_for_each (at, &h->commands) {
-                        if (h->out.size >= OUT_ENOUGH)
-                                break;
-                        found |= pump_one(h, container_of(at, struct command, link));
-                }
-                if (found && h->out.size >= OUT_ENOUGH) {
+        flush(h);
+        while (h->conn.fd >= 0 && h->out.size < OUT_ENOUGH && pump_round(h)) {
+                if (h->out.size >= OUT_ENOUGH)
                         flush(h);
-                        found = h->out.size < OUT_ENOUGH;
-                }
         }
         flush(h);
 }
