@@ -25,10 +25,12 @@
  */
 #pragma once
 
+#include <limits.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 
 #include "fs/volume/climbs.h"
 #include "fs/volume/nodes.h"
@@ -56,6 +58,14 @@ struct cached {
         struct refresh *refresh; /* own lock */
         struct contents *contents;
         atomic_bool is_gone;
+
+        struct mutex lock;
+        struct cond moved; /* no rename is under way */
+        char inside[PATH_MAX] GUARDED_BY(lock); /* where fs/ is for commands; "" not known yet */
+        struct statvfs fs GUARDED_BY(lock); /* as told at fs_ns; 0: never */
+        uint64_t fs_ns GUARDED_BY(lock), fs_epoch GUARDED_BY(lock);
+        unsigned moving GUARDED_BY(lock); /* renames between the sandbox's answer and our tables */
+        uint64_t moves GUARDED_BY(lock); /* those that were carried out */
 };
 
 static inline struct cached *cached_of(struct volume *v)
@@ -75,7 +85,8 @@ struct content_head {
 
 /* Attributes with where they come from. */
 struct known {
-        struct stat st; /* st_ino and st_nlink as shown outside, never 0 */
+        struct stat st; /* st_ino and st_nlink as shown outside, never 0; st_ctim 0: not known */
+        ino_t sandbox_ino; /* as provider calls tell it, which st_ino needn't be; 0: not known */
         uint64_t sent_ns; /* when the request that brought them was sent (CLOCK_MONOTONIC) */
         uint64_t epoch; /* in which */
 };
