@@ -22,6 +22,7 @@
  */
 #pragma once
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -152,7 +153,7 @@ struct sftp_op {
         bool is_bulk;
         const char *path, *to;
         struct sftp_handle handle; /* of OPEN, OPENDIR: what came of it */
-        struct sftp_handle other;
+        const struct sftp_handle *other;
         uint64_t offset, other_offset, length;
         uint32_t size;
         unsigned flags; /* enum sftp_open_flag */
@@ -169,6 +170,7 @@ struct sftp_op {
          */
         int error;
         bool was_sent; /* false: certainly not carried out */
+        bool is_lost; /* its answer didn't come, and won't */
         uint32_t status; /* the server's, SSH_FX_*; where it gave one */
         size_t got;
         struct stat st; /* st_mode has its type where the server told it, else 0 there */
@@ -178,6 +180,8 @@ struct sftp_op {
         /* the connection's */
         enum sftp_state state;
         uint32_t slot;
+        atomic_ullong sent_at; /* how many answers had come */
+        uint64_t since_ns; /* when it was submitted */
         struct sftp *sftp;
         struct sftp_queue *queue;
         struct list link; /* in the connection's line while queued */
@@ -194,14 +198,20 @@ struct sftp_queue {
 
 void sftp_queue_init(struct sftp_queue *q);
 /*
- * Forgets what is pending: what hadn't been sent won't be; what had been is carried out, its answer
- * goes nowhere, and a handle that comes is closed. No operation is touched after this.
+ * Forgets what is pending: what hadn't been sent won't be; what had been is carried out, and its
+ * answer goes nowhere. A handle that comes is closed, and one that nobody took, whose size is then
+ * 0. No operation is touched after this.
  */
 void sftp_queue_done(struct sftp_queue *q);
 bool sftp_queue_is_empty(struct sftp_queue *q); /* nothing pending, nothing to take */
 
-/* The caller keeps a reference of `s` while they are in the queue. Failures come out there, too. */
+/*
+ * The caller keeps a reference of `s` while they are in the queue. Failures come out there, too. One
+ * call with many is far cheaper than many calls.
+ */
 void sftp_submit(struct sftp *s, struct sftp_queue *q, struct sftp_op *ops, size_t count);
+void sftp_submit_each(struct sftp *s, struct sftp_queue *q, struct sftp_op *const *ops,
+                      size_t count);
 
 /**
  * Take the next operation that has ended, in no order; waits for it.
@@ -210,6 +220,8 @@ void sftp_submit(struct sftp *s, struct sftp_queue *q, struct sftp_op *ops, size
  * Errors: -ENOENT the queue is empty; -ETIMEDOUT; -EINTR.
  */
 int sftp_next(struct sftp_queue *q, struct call *c, struct sftp_op **ret);
+/* The same if there is one already, else NULL: take all before new ones are submitted. */
+struct sftp_op *sftp_next_now(struct sftp_queue *q);
 
 /**
  * Submit and wait until all have ended.
