@@ -228,6 +228,7 @@ def _shared():
         for each in kept.values():
             each.stop()
     finally:
+        kinds.stop_all()
         shutil.rmtree(path, ignore_errors=True)
 
 

@@ -7,7 +7,12 @@
 
 `share` says how much of the long loops a kind runs: local has the full number, whose volume is the
 other one; the kinds of the cached volume share theirs, so that the whole run stays short.
+$SBXFS_TEST_KINDS names those of ALL, such as "ssh".
 """
+
+import os
+import shutil
+from pathlib import Path
 
 from .tools import Failed
 
@@ -43,16 +48,71 @@ class Kind:
         return self.name
 
 
+class SshKind(Kind):
+    """Workspaces of one test account, by an sshd of this session that is started when it is needed."""
+
+    def __init__(self, name, **kwargs):
+        super().__init__(name, **kwargs)
+        self.sshd = None
+        self.count = 0
+
+    def server(self):
+        """The sshd that all tests of this kind share."""
+        from .mounts import work_directory
+        from .sshd import Sshd
+        if self.sshd is None:
+            self.sshd = Sshd(work_directory("sbxfs-sshd-")).start()
+        return self.sshd
+
+    def options(self, mount):
+        server = self.server()
+        self.count += 1
+        base = server.base / ("base%d" % self.count)
+        return section(mount, "host", server, base=base)
+
+    def backing(self, box):
+        return Path(os.fsdecode(box.ok("pwd")[:-1]))
+
+    def stop(self):
+        if self.sshd is not None:
+            try:
+                self.sshd.stop()
+            finally:
+                shutil.rmtree(self.sshd.base, ignore_errors=True)
+                self.sshd = None
+
+
+def section(mount, name, server, port=None, **settings):
+    """Mount options for sandboxes on a server; its INI section goes to mount.base/config.ini."""
+    keys = dict({"kind": "ssh", "host": server.host, "port": port or server.port, "user": server.user,
+                 "identity": server.key, "known_hosts": server.known_hosts, "ssh_config": "none"},
+                **settings)
+    path = mount.base / "config.ini"
+    before = path.read_text() if path.exists() else ""
+    path.write_text("%s[%s]\n%s\n" % (before, name, "".join("%s = %s\n" % each
+                                                          for each in keys.items() if each[1])))
+    path.chmod(0o600)
+    return ["config=%s" % path, "provider=" + name]
+
+
 WORDS = ("fifos", "hard-links")
 
 NO_FIFOS = "no provider call makes one"
 
 LOCAL = Kind("local")
-KINDS = {kind.name: kind for kind in (LOCAL,)}
-ALL = tuple(KINDS)
+CACHED = Kind("local-cached", share=0.2, lacks={"fifos": NO_FIFOS})
+SSH = SshKind("ssh", share=0.15, lacks={"fifos": NO_FIFOS})
+KINDS = {kind.name: kind for kind in (LOCAL, CACHED, SSH)}
+ALL = tuple(os.environ.get("SBXFS_TEST_KINDS", "local").split())  # of the suites that all can run
+CACHED_ONES = tuple(name for name in ALL if name != LOCAL.name)  # those of the cached volume
 
 
 def chosen(marker, needs):
     """The kinds that a test with these markers runs in; markers may be None."""
     names = marker.args if marker else (LOCAL.name,)
     return [name for name in names if all(KINDS[name].can(word) for word in needs)]
+
+
+def stop_all():
+    """End what kinds have started for the session."""
+    SSH.stop()
