@@ -141,6 +141,7 @@ static bool way_take(struct way *w)
                 w->is_ended = true;
                 return true;
         }
+        (void)setsockopt(w->from, IPPROTO_TCP, TCP_QUICKACK, &(int){1}, sizeof(int));
         w->in += (uint64_t)n;
         if (w->last > w->first && due - newest->due_ns < 20000) {
                 newest->end = w->in;
