@@ -211,6 +211,8 @@ bool content_is_pinned(const struct content *x); /* an atomic load: called under
  */
 void content_attrs(struct content *x, struct stat *st);
 struct content *file_content(struct vol_file *f); /* borrowed */
+/* Give back one reference of its node_open (nodes_unref), and free it if that was the last. */
+void file_put(struct cached *c, struct vol_file *f);
 
 /*
  * Around a removal, also by a rename over it. `before`: open handles can go on with what they see;
