@@ -21,6 +21,7 @@
  */
 #pragma once
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -39,6 +40,29 @@ struct ssh_host;
 struct ssh_provider;
 
 extern const struct provider_ops ssh_ops;
+
+struct ssh_provider {
+        struct provider base;
+        /* fixed after open */
+        struct ssh_config *section; /* the operator's */
+        int dir; /* the state directory; borrowed from the config, as the texts are */
+        const char *path;
+        const char *owner;
+        struct provider_listener listener;
+        pthread_t keeper; /* closes what is idle */
+
+        struct mutex lock;
+        struct cond changed;
+        /* guarded by lock */
+        struct list hosts; /* struct ssh_host */
+        struct list boxes; /* struct ssh_box */
+        bool is_closing;
+};
+
+static inline struct ssh_provider *ssh_provider_of(struct provider *p)
+{
+        return container_of(p, struct ssh_provider, base);
+}
 
 /* ---- hosts ---- */
 
@@ -74,6 +98,7 @@ struct ssh_host {
         struct ssh_provider *ssh;
         struct list link; /* of the provider, guarded by its lock; and so is: */
         unsigned refs;
+        uint64_t unused_ns; /* since when nobody had a reference */
 
         /* fixed after init */
         char id[20]; /* of its settings: [0-9a-f]+; part of box ids */
@@ -162,9 +187,12 @@ struct ssh_box {
         struct list link; /* of the provider, guarded by its lock */
 
         struct mutex lock;
+        struct cond changed;
         /* guarded by lock; from then on fixed: read it by ssh_box_paths */
         struct ssh_paths *paths; /* NULL until the host was reached */
         /* guarded by lock */
+        char owner[32]; /* whose marker it must have; "": the one that is found first, adopted */
+        bool is_changing; /* start, stop, pause, resume or destroy is at work; one at a time */
         enum box_state
                 state; /* as last seen there, or made: RUNNING, STOPPED, PAUSED, GONE, UNKNOWN */
 
