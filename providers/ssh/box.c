@@ -60,7 +60,7 @@ static struct ssh_box *box_new(struct ssh_provider *ssh, struct ssh_host *h, con
         return b;
 }
 
-void ssh_release(struct box *box)
+void ssh_box_release(struct box *box)
 {
         struct ssh_box *b = ssh_box_of(box);
 
@@ -292,7 +292,7 @@ static void describe(struct ssh_box *b, const char *base, const struct seen *see
         c->sentence[0] = '\0';
 }
 
-int ssh_state(struct box *box, struct call *c, struct box_status *ret)
+int ssh_box_state(struct box *box, struct call *c, struct box_status *ret)
 {
         struct ssh_box *b = ssh_box_of(box);
         _cleanup_(freep) char *base = NULL;
@@ -439,7 +439,7 @@ static int create_on(struct ssh_box *b, struct call *c, const struct spec *spec,
         return r;
 }
 
-int ssh_create(struct provider *p, struct call *c, const struct spec *spec, struct box **ret)
+int ssh_box_create(struct provider *p, struct call *c, const struct spec *spec, struct box **ret)
 {
         struct ssh_provider *ssh = ssh_provider_of(p);
         struct ssh_config config;
@@ -464,7 +464,7 @@ int ssh_create(struct provider *p, struct call *c, const struct spec *spec, stru
                 if (r == 0)
                         *ret = &b->base;
                 else if (b)
-                        ssh_release(&b->base);
+                        ssh_box_release(&b->base);
         }
         config_done_ssh(&config);
         return r;
@@ -497,7 +497,7 @@ static int find_host(struct ssh_provider *ssh, struct call *c, const char *id,
         return r < 0 ? call_fail_errno(c, r, "the record of the host") : 0;
 }
 
-int ssh_attach(struct provider *p, struct call *c, const char *id, const struct spec *spec,
+int ssh_box_attach(struct provider *p, struct call *c, const char *id, const struct spec *spec,
                struct box **ret)
 {
         struct ssh_provider *ssh = ssh_provider_of(p);

@@ -55,11 +55,11 @@ int workspace_remove(struct ssh_host *h, struct ssh_link *l, struct call *c, con
                      const char *key);
 
 /* box.c */
-int ssh_create(struct provider *p, struct call *c, const struct spec *spec, struct box **ret);
-int ssh_attach(struct provider *p, struct call *c, const char *id, const struct spec *spec,
+int ssh_box_create(struct provider *p, struct call *c, const struct spec *spec, struct box **ret);
+int ssh_box_attach(struct provider *p, struct call *c, const char *id, const struct spec *spec,
                struct box **ret);
-void ssh_release(struct box *box);
-int ssh_state(struct box *box, struct call *c, struct box_status *ret);
+void ssh_box_release(struct box *box);
+int ssh_box_state(struct box *box, struct call *c, struct box_status *ret);
 void box_set_state(struct ssh_box *b, enum box_state state);
 /* Whether some box of this program has that key, on any host. */
 bool box_is_known(struct ssh_provider *ssh, const char *key);
@@ -67,11 +67,11 @@ bool box_is_known(struct ssh_provider *ssh, const char *key);
 int box_check_owner(struct ssh_box *b, const struct seen *seen, struct call *c);
 
 /* life.c */
-int ssh_start(struct box *box, struct call *c, const struct spec *spec);
-int ssh_stop(struct box *box, struct call *c);
-int ssh_pause(struct box *box, struct call *c);
-int ssh_resume(struct box *box, struct call *c);
-int ssh_destroy(struct box *box, struct call *c);
+int ssh_box_start(struct box *box, struct call *c, const struct spec *spec);
+int ssh_box_stop(struct box *box, struct call *c);
+int ssh_box_pause(struct box *box, struct call *c);
+int ssh_box_resume(struct box *box, struct call *c);
+int ssh_box_destroy(struct box *box, struct call *c);
 
 /* list.c */
-int ssh_list(struct provider *p, struct call *c, struct box_sink *to);
+int ssh_box_list(struct provider *p, struct call *c, struct box_sink *to);

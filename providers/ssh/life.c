@@ -173,7 +173,7 @@ static int know(struct ssh_box *b, struct call *c, enum box_state *state)
         if (*state == BOX_UNKNOWN) {
                 struct box_status status;
 
-                r = ssh_state(&b->base, c, &status);
+                r = ssh_box_state(&b->base, c, &status);
                 if (r == 0)
                         *state = status.state;
         }
@@ -213,13 +213,13 @@ static int start_box(struct ssh_box *b, struct call *c)
         return write_state(b, c, NULL);
 }
 
-int ssh_start(struct box *box, struct call *c, const struct spec *spec)
+int ssh_box_start(struct box *box, struct call *c, const struct spec *spec)
 {
         (void)spec; /* what commands get is on the host */
         return change(box, c, BOX_STOPPED, BOX_STARTING, BOX_RUNNING, start_box);
 }
 
-int ssh_stop(struct box *box, struct call *c)
+int ssh_box_stop(struct box *box, struct call *c)
 {
         struct ssh_box *b = ssh_box_of(box);
         const struct ssh_paths *p;
@@ -271,12 +271,12 @@ static int pause_box(struct ssh_box *b, struct call *c)
         return r < 0 ? r : 0;
 }
 
-int ssh_pause(struct box *box, struct call *c)
+int ssh_box_pause(struct box *box, struct call *c)
 {
         return change(box, c, BOX_RUNNING, BOX_PAUSING, BOX_PAUSED, pause_box);
 }
 
-int ssh_resume(struct box *box, struct call *c)
+int ssh_box_resume(struct box *box, struct call *c)
 {
         return change(box, c, BOX_PAUSED, BOX_RESUMING, BOX_RUNNING, resume_box);
 }
@@ -337,7 +337,7 @@ static int destroy_at(struct ssh_box *b, struct ssh_link *l, struct call *c, con
         return r;
 }
 
-int ssh_destroy(struct box *box, struct call *c)
+int ssh_box_destroy(struct box *box, struct call *c)
 {
         struct ssh_box *b = ssh_box_of(box);
         _cleanup_(freep) char *base = NULL;

@@ -287,7 +287,7 @@ static int list_bounded(struct ssh_provider *ssh, struct ssh_host *h, struct cal
         return r;
 }
 
-int ssh_list(struct provider *p, struct call *c, struct box_sink *to)
+int ssh_box_list(struct provider *p, struct call *c, struct box_sink *to)
 {
         struct ssh_provider *ssh = ssh_provider_of(p);
         char sentence[CALL_SENTENCE_MAX] = "";
