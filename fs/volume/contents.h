@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The bytes of regular files, for the content half of the cached volume only: contents.c (objects,
+ * versions, the bound on what is kept, the hooks of cached.h), fill.c (downloads), change.c (what is
+ * written), upload.c, prefetch.c, cached_files.c (the operations of open files).
+ *
+ * Versions: a content is the bytes of one version of the sandbox's file (mtime and size; inode and
+ *           ctime where both sides tell them), as far as they are `present`. When another version
+ *           is met, all of it goes at once, and open handles go on with the new one. Attributes
+ *           that are shown come from the same version.
+ * Changes:  what is written makes it one of
+ *
+ *                CLEAN   the sandbox has all of it
+ *                WHOLE   created, or emptied: all bytes are ours, and replace the file when complete
+ *                PARTS   `parts.dirty` are ours, the others the sandbox's
+ *
+ *           and it is pinned until the sandbox has them. An upload takes over what is dirty as
+ *           `sending`; what is written meanwhile is dirty anew. If nothing was, it is CLEAN when the
+ *           answer comes, else PARTS of what the sandbox has then. If it fails, all is dirty again.
+ * Waiting:  a network call is made with no lock; others that want the same bytes wait for `changed`.
+ * Locks:    content.lock guards one, also across reads and writes of its file on the local disk;
+ *           contents.lock the list of all. Neither is held while the other is taken, except
+ *           content.lock before contents.lock. meta's lock is never taken under either.
+ */
+#pragma once
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/stat.h>
+
+#include "fs/volume/cached.h"
+#include "fs/volume/dirty.h"
+#include "fs/volume/extents.h"
+#include "fs/volume/spool.h"
+#include "transport/base/call.h"
+#include "transport/base/clock.h"
+#include "transport/base/list.h"
+#include "transport/base/lock.h"
+
+struct workers;
+struct prefetch;
+
+#define CONTENT_SMALL SPOOL_SMALL /* files up to here are fetched whole */
+
+enum content_kind { CONTENT_CLEAN, CONTENT_WHOLE, CONTENT_PARTS };
+
+/* A part that is being downloaded. */
+struct content_fetch {
+        struct list of_content;
+        uint64_t start, end;
+};
+
+struct content {
+        struct content_head head; /* first */
+        struct contents *s; /* fixed after init */
+
+        atomic_uint refs;
+        atomic_bool is_pinned; /* kind isn't CLEAN */
+        atomic_uint handles; /* open ones; changed under lock */
+        struct list of_all; /* guarded by s->lock, least recently used first */
+
+        struct mutex lock;
+        struct cond changed; /* a fetch, an upload, a hold or an opening has ended */
+
+        /* guarded by lock */
+        struct stat version GUARDED_BY(lock); /* of the sandbox's file, as it told */
+        struct stat before GUARDED_BY(lock); /* the version that our last upload replaced ... */
+        uint64_t before_until_ns GUARDED_BY(lock); /* ... may still be told until then */
+        uint64_t checked_epoch GUARDED_BY(lock); /* in which the version was seen to hold */
+        uint64_t data_ns GUARDED_BY(lock); /* when the first of the bytes were asked for ... */
+        uint64_t data_epoch GUARDED_BY(lock); /* ... and in which epoch */
+        bool is_settled GUARDED_BY(lock); /* any change since then shows in the version */
+        uint64_t stamp GUARDED_BY(lock); /* of the bytes, for the kernel's pages */
+        unsigned generation GUARDED_BY(lock); /* rises when all bytes are replaced */
+
+        struct stat shown GUARDED_BY(lock); /* mode and times as this mount shows them */
+        struct dirty_parts parts GUARDED_BY(lock); /* its size, and what is dirty */
+        struct extents present GUARDED_BY(lock);
+        struct extents sending GUARDED_BY(lock);
+        struct blob *blob GUARDED_BY(lock); /* never NULL */
+        struct list fetches GUARDED_BY(lock);
+
+        enum content_kind kind GUARDED_BY(lock);
+        uint64_t record GUARDED_BY(lock); /* number of its record on disk; 0: none */
+        uint64_t changes GUARDED_BY(lock); /* counts them */
+        bool is_only_here GUARDED_BY(lock); /* the sandbox never had it */
+        bool sets_mode GUARDED_BY(lock);
+        bool has_own_mtime GUARDED_BY(lock); /* somebody set it since the last write */
+        bool is_in_place GUARDED_BY(lock); /* no file may be made beside it, or it has more names */
+        bool is_removed GUARDED_BY(lock);
+        struct stat last GUARDED_BY(lock); /* its attributes then */
+
+        bool is_uploading GUARDED_BY(lock);
+        bool is_upload_due GUARDED_BY(lock); /* in the background */
+        unsigned moves GUARDED_BY(lock); /* counts renames of it */
+        unsigned held GUARDED_BY(lock); /* by renames and removals: no upload starts */
+        unsigned writers GUARDED_BY(lock); /* handles that may write */
+        int refused GUARDED_BY(lock); /* why the sandbox refused the last upload, told; 0 */
+
+        struct box_file *remote GUARDED_BY(lock);
+        unsigned remote_uses GUARDED_BY(lock);
+        bool is_remote_lost GUARDED_BY(lock);
+        bool is_opening GUARDED_BY(lock);
+        unsigned misses GUARDED_BY(lock); /* random reads that had to be fetched */
+
+        uint64_t counted GUARDED_BY(lock); /* in s->dirty_bytes */
+        bool is_counted GUARDED_BY(lock); /* in s->dirty_files */
+};
+
+struct contents {
+        struct cached *c;
+        struct spool spool; /* atomic */
+        int dir; /* owned */
+        char owner[32];
+        struct workers *workers;
+        struct prefetch *prefetch;
+
+        atomic_uint_fast64_t dirty_files, dirty_bytes;
+        atomic_uint_fast64_t told_ns; /* when `changed` was called last */
+        atomic_uint_fast64_t round_trip_ns; /* of small calls, about; 0: none was made */
+        atomic_bool is_ending;
+        atomic_bool is_trimming;
+        bool is_stuck; /* a thread of ours never ended: nothing may be freed */
+        atomic_bool has_whole_seconds; /* the service keeps no finer mtime */
+
+        struct mutex lock;
+        struct list all GUARDED_BY(lock);
+        size_t count GUARDED_BY(lock);
+        struct list calls GUARDED_BY(lock); /* of threads of ours, to cancel */
+        bool is_retry_due GUARDED_BY(lock);
+        unsigned retries GUARDED_BY(lock); /* in a row, for the back-off */
+};
+
+/* An open handle. */
+struct vol_file {
+        struct node_open open; /* first */
+        struct content *x;
+        bool can_write;
+        bool is_append;
+
+        /* reading ahead; guarded by x->lock */
+        uint64_t next; /* where a sequential reader goes on */
+        uint64_t ahead; /* asked for up to here */
+        uint64_t window; /* 0: not sequential */
+};
+
+/* A call of a thread of ours; ends early when the volume does. */
+struct content_call {
+        struct call call;
+        struct list of_all;
+};
+void contents_begin_call(struct contents *s, struct content_call *cc);
+void contents_end_call(struct contents *s, struct content_call *cc);
+
+/* ---- contents.c ---- */
+
+/* One for a file with these attributes, in the hands of the caller. NULL: out of memory. */
+struct content *content_new(struct contents *s, const struct known *k);
+/* The node's, made if it has none: 0 or -errno. */
+int contents_of_node(struct contents *s, uint64_t node, const struct known *k,
+                     struct content **ret);
+void content_used(struct content *x); /* lately. No lock held */
+void contents_trim(struct contents *s); /* drop what is over the bound. No lock held */
+
+/*
+ * What the sandbox says of the file now. Another version replaces what is here, unless all of it is
+ * ours. True: it did, and the kernel has pages of an open file to drop: content_drop_pages.
+ */
+bool content_adopt(struct content *x, const struct known *k, bool is_quiet) REQUIRES(x->lock);
+bool contents_is_quiet(struct contents *s); /* nothing inside can change files; no lock held */
+/* The first bytes of a version come from a request of that time. */
+void content_note_data(struct content *x, uint64_t sent_ns, uint64_t epoch) REQUIRES(x->lock);
+void content_drop_pages(struct content *x) EXCLUDES(x->lock);
+/* The file is this version's from now on, by our own doing. */
+void content_own_version(struct content *x, const struct stat *st) REQUIRES(x->lock);
+/* Forget bytes that the sandbox has. */
+void content_forget_bytes(struct content *x) REQUIRES(x->lock);
+void content_replace_blob(struct content *x, struct blob *blob) REQUIRES(x->lock); /* takes it */
+void content_attrs_locked(struct content *x, struct stat *st) REQUIRES(x->lock);
+
+/* Keep the numbers that stats shows; returns whether to call contents_tell without locks. */
+bool content_account(struct content *x) REQUIRES(x->lock);
+void contents_tell(struct contents *s);
+
+void content_lock(struct content *x) ACQUIRE(x->lock);
+void content_unlock(struct content *x) RELEASE(x->lock);
+/* Wait for `changed`, not for ever: 0, -EINTR or -ETIMEDOUT. */
+int content_wait(struct content *x, struct call *call) REQUIRES(x->lock);
+
+void contents_measured(struct contents *s, uint64_t span_ns); /* a small call took that */
+bool contents_is_far(struct contents *s); /* the round trip is over 5 ms */
+
+/* ---- fill.c ---- */
+
+/*
+ * See that [start, end), as far as the file goes, is present. The lock may be given up meanwhile:
+ * look at the size again. `call` NULL: from memory only, -EINPROGRESS.
+ */
+int content_fill(struct content *x, struct call *call, uint64_t start, uint64_t end)
+        REQUIRES(x->lock);
+/* The same for all of it. */
+int content_fill_all(struct content *x, struct call *call) REQUIRES(x->lock);
+/* Up to `size` bytes, from what is present or fetched. Count or -errno. */
+ssize_t content_read(struct content *x, struct call *call, void *data, size_t size, uint64_t offset)
+        REQUIRES(x->lock);
+/* Begin to fetch [start, end) on a thread of ours. */
+void content_fill_later(struct content *x, uint64_t start, uint64_t end) REQUIRES(x->lock);
+/* Have a handle there, so that the bytes outlive the name. */
+int content_keep_remote(struct content *x, struct call *call) REQUIRES(x->lock);
+/* The remote handle isn't needed any more, if nobody reads from it. */
+void content_let_remote_go(struct content *x) REQUIRES(x->lock);
+
+/*
+ * Fetch small files whole, which were claimed: `fetches` beside `xs`, all ended when it returns. The
+ * call's error, or the first file's.
+ */
+int contents_fetch(struct contents *s, struct call *call, struct content **xs,
+                   struct content_fetch *fetches, size_t count);
+/* Whether it is a small file of which nothing is here or on its way; then it is, by `fetch`. */
+bool content_claim(struct content *x, struct content_fetch *fetch) REQUIRES(x->lock);
+void content_unclaim(struct content *x, struct content_fetch *fetch) REQUIRES(x->lock);
+
+/* ---- change.c: 0 or -errno; nothing is changed on failure ---- */
+
+/* It is empty now, and ours. `path`: of a file that has no entry yet, else NULL. */
+int content_start_whole(struct content *x, const char *path) REQUIRES(x->lock);
+int content_write(struct content *x, const void *data, size_t size, uint64_t offset)
+        REQUIRES(x->lock);
+int content_resize(struct content *x, uint64_t size) REQUIRES(x->lock);
+int content_zero(struct content *x, uint64_t start, uint64_t end) REQUIRES(x->lock);
+/* VOL_SET_MODE and times of a pinned or removed file. */
+int content_set(struct content *x, unsigned what, const struct stat *to) REQUIRES(x->lock);
+/* Its record anew: after a rename. */
+int content_note(struct content *x) EXCLUDES(x->lock);
+/* The sandbox has all of it, or nobody needs it any more: no record, not pinned. */
+void content_unpin(struct content *x) REQUIRES(x->lock);
+
+/* ---- upload.c ---- */
+
+/* Send what is dirty; returns when all that was written before is there. 0 or -errno. */
+int content_upload(struct content *x, struct call *call) EXCLUDES(x->lock);
+/* The same for all contents that have anything. The first error. */
+int contents_upload_all(struct contents *s, struct call *call);
+/* Soon, on a thread of ours. */
+void content_upload_later(struct content *x) EXCLUDES(x->lock);
+
+/* ---- prefetch.c ---- */
+
+int prefetch_new(struct prefetch **ret);
+void prefetch_free(struct prefetch *p); /* accepts NULL */
+/* A small file of which nothing is here is opened for reading: fetch it, and its like. */
+void prefetch_open(struct contents *s, struct content *x, uint64_t node) EXCLUDES(x->lock);

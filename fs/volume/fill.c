@@ -1,0 +1,588 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Downloads: small files whole, of others the parts that are asked for. Whoever needs bytes that
+ * nobody is fetching fetches them; others who want the same wait.
+ */
+
+#include "fs/volume/contents.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fs/worker.h"
+#include "transport/base/cleanup.h"
+
+#define PART_MAX ((uint64_t)2 * 1024 * 1024) /* a single read */
+#define BLOCK_NEAR ((uint64_t)4096)
+#define BLOCK_FAR ((uint64_t)128 * 1024)
+#define SMALL_CALL ((uint64_t)128 * 1024) /* takes about a round trip */
+#define KEEP_AROUND ((uint64_t)16 * 1024 * 1024) /* of an open file larger than the spool */
+#define KEEP_WHOLE ((uint64_t)8 * 1024 * 1024) /* a removed file up to here is fetched before */
+#define TRIES 8
+#define TRIES_STRICT 3 /* then bytes are taken that may be a moment older than their attributes */
+
+/* ---- the handle there ---- */
+
+void content_let_remote_go(struct content *x)
+{
+        if (!x->remote || x->remote_uses > 0)
+                return;
+        if (atomic_load(&x->handles) > 0 && !x->is_remote_lost)
+                return;
+        box_file_close(x->remote); /* doesn't wait */
+        x->remote = NULL;
+        x->is_remote_lost = false;
+}
+
+/* Open it, without the lock. The path is of now; a file that was removed has none. */
+static int open_remote(struct content *x, struct call *call, struct box *box) REQUIRES(x->lock)
+{
+        struct cached *c = x->s->c;
+        struct known k = {.epoch = volume_epoch(&c->v), .sent_ns = clock_mono_ns()};
+        _cleanup_(freep) char *path = NULL;
+        struct box_file *remote = NULL;
+        bool is_news = false;
+        int r;
+
+        x->is_opening = true;
+        content_unlock(x);
+        r = cached_content_path(c, x, &path);
+        if (r == 0)
+                r = box_file_open(box, call, path, &remote, &k.st);
+        if (r == 0) {
+                contents_measured(x->s, clock_mono_ns() - k.sent_ns);
+                cached_told(c, x, &k.st, k.sent_ns, k.epoch, false);
+        }
+        content_lock(x);
+        x->is_opening = false;
+        cond_broadcast(&x->changed);
+        if (r < 0)
+                return r == -ENOENT ? -ESTALE : r;
+        x->remote = remote;
+        x->is_remote_lost = false;
+        is_news = content_adopt(x, &k, false);
+        if (is_news) {
+                content_unlock(x);
+                content_drop_pages(x);
+                content_lock(x);
+        }
+        return 0;
+}
+
+/* The handle, in use until put_remote. */
+static int get_remote(struct content *x, struct call *call, struct box *box) REQUIRES(x->lock)
+{
+        int r = 0;
+
+        while (r == 0) {
+                if (x->remote && (x->is_remote_lost || x->remote->box != box) &&
+                    x->remote_uses == 0) {
+                        x->is_remote_lost = true;
+                        content_let_remote_go(x);
+                }
+                if (x->remote && !x->is_remote_lost)
+                        break;
+                if (x->remote || x->is_opening)
+                        r = content_wait(x, call);
+                else
+                        r = open_remote(x, call, box);
+        }
+        if (r == 0)
+                x->remote_uses++;
+        return r;
+}
+
+static void put_remote(struct content *x) REQUIRES(x->lock)
+{
+        x->remote_uses--;
+        content_let_remote_go(x);
+        cond_broadcast(&x->changed);
+}
+
+/* ---- taking bytes in ---- */
+
+/* A file larger than all of the spool: what lies far from here is let go. */
+static void keep_around(struct content *x, uint64_t start, uint64_t end) REQUIRES(x->lock)
+{
+        struct spool *spool = &x->s->spool;
+        uint64_t low = start > KEEP_AROUND ? start - KEEP_AROUND : 0, high = end + KEEP_AROUND;
+
+        if (atomic_load(&spool->disk) <= spool->disk_max || x->kind != CONTENT_CLEAN ||
+            x->is_removed || x->blob->counted <= KEEP_AROUND * 4)
+                return;
+        /* Noted as absent first: should that fail, all stays. */
+        if (extents_remove(&x->present, 0, low) == 0)
+                (void)blob_zero(spool, x->blob, 0, low); /* else it only takes room */
+        if (extents_remove(&x->present, high, UINT64_MAX) == 0)
+                (void)blob_zero(spool, x->blob, high, UINT64_MAX); /* likewise */
+}
+
+/* Put bytes where there are none yet. */
+static int insert(struct content *x, const char *data, uint64_t start, uint64_t end)
+        REQUIRES(x->lock)
+{
+        struct spool *spool = &x->s->spool;
+        struct extent gap;
+        uint64_t at = start;
+        int r = 0;
+
+        if (end > x->parts.size)
+                end = x->parts.size;
+        while (r == 0 && extents_gap(&x->present, at, end, &gap)) {
+                r = blob_write(spool, x->blob, data + (gap.start - start),
+                               (size_t)(gap.end - gap.start), gap.start);
+                if (r == 0)
+                        r = extents_add(&x->present, gap.start, gap.end);
+                at = gap.end;
+        }
+        keep_around(x, start, end);
+        blob_count(spool, x->blob, extents_bytes(&x->present));
+        return r;
+}
+
+/* ---- parts ---- */
+
+static void add_fetch(struct content *x, struct content_fetch *f, uint64_t start, uint64_t end)
+        REQUIRES(x->lock)
+{
+        f->start = start;
+        f->end = end;
+        list_add_tail(&x->fetches, &f->of_content);
+}
+
+static void end_fetch(struct content *x, struct content_fetch *f) REQUIRES(x->lock)
+{
+        list_remove(&f->of_content);
+        cond_broadcast(&x->changed);
+}
+
+/* What was read, with the attributes after it. 0 also when it has to be read again. */
+static int take_part(struct content *x, const struct content_fetch *f, const char *data, ssize_t n,
+                     const struct known *k, bool is_strict) REQUIRES(x->lock)
+{
+        unsigned generation = x->generation;
+        bool is_news;
+
+        if (x->is_removed) /* by name there may be another file; the handle is ours */
+                return insert(x, data, f->start, f->start + (uint64_t)n);
+        is_news = content_adopt(x, k, false);
+        if (is_news) {
+                content_unlock(x);
+                content_drop_pages(x);
+                content_lock(x);
+        }
+        if (x->kind == CONTENT_WHOLE || (is_strict && x->generation != generation))
+                return 0;
+        if (x->present.count == 0)
+                content_note_data(x, k->sent_ns, k->epoch);
+        return insert(x, data, f->start, f->start + (uint64_t)n);
+}
+
+/* Read the part that `f` stands for; it is ended by the caller. */
+static int run_part(struct content *x, struct call *call, struct content_fetch *f, bool is_strict)
+        REQUIRES(x->lock)
+{
+        struct cached *c = x->s->c;
+        size_t size = (size_t)(f->end - f->start);
+        _cleanup_(freep) char *data = malloc(size);
+        unsigned generation = x->generation;
+        struct known k;
+        struct box *box;
+        ssize_t n = -ENOMEM;
+        int r;
+
+        content_unlock(x);
+        r = data ? cached_enter(c, call, &box) : -ENOMEM;
+        content_lock(x);
+        if (r < 0)
+                return r;
+        r = get_remote(x, call, box);
+        if (r == 0 && x->generation == generation) {
+                content_unlock(x);
+                k = (struct known){.epoch = volume_epoch(&c->v), .sent_ns = clock_mono_ns()};
+                n = box_file_read(x->remote, call, data, size, f->start, &k.st);
+                if (n >= 0 && size <= SMALL_CALL)
+                        contents_measured(x->s, clock_mono_ns() - k.sent_ns);
+                if (n >= 0 && !S_ISREG(k.st.st_mode))
+                        n = -EPROTO;
+                if (n >= 0)
+                        cached_told(c, x, &k.st, k.sent_ns, k.epoch, false);
+                content_lock(x);
+                if (n == -ESTALE)
+                        x->is_remote_lost = true;
+                put_remote(x);
+                r = n < 0 ? (int)n : 0;
+        } else if (r == 0) {
+                put_remote(x);
+                n = -EAGAIN; /* another version came in between: nothing was read */
+        }
+        content_unlock(x);
+        cached_leave(c, box);
+        content_lock(x);
+        if (n >= 0 && x->generation == generation)
+                r = take_part(x, f, data, n, &k, is_strict);
+        return r == -ESTALE && !x->is_removed && is_strict ? 0 : r;
+}
+
+/* The part to fetch for a gap: whole blocks, nothing that somebody else is fetching. */
+static void choose_part(struct content *x, struct extent gap, struct extent *ret) REQUIRES(x->lock)
+{
+        uint64_t block = contents_is_far(x->s) ? BLOCK_FAR : BLOCK_NEAR;
+        uint64_t start = gap.start - gap.start % block;
+        uint64_t end = gap.end > UINT64_MAX - block ? gap.end
+                                                    : gap.end + (block - gap.end % block) % block;
+        struct extent whole;
+
+        if (end > x->parts.size)
+                end = x->parts.size;
+        if (end - start > PART_MAX)
+                end = start + PART_MAX;
+        if (end <= gap.start)
+                end = gap.end < gap.start + PART_MAX ? gap.end : gap.start + PART_MAX;
+        if (extents_touch(&x->present, start, gap.start))
+                start = gap.start;
+        list_for_each (l, &x->fetches) {
+                const struct content_fetch *f = list_entry(l, struct content_fetch, of_content);
+
+                if (f->end > start && f->start <= gap.start)
+                        start = gap.start;
+                if (f->start > gap.start && f->start < end)
+                        end = f->start;
+        }
+        /* Not what is there behind the gap. */
+        if (extents_gap(&x->present, gap.start, end, &whole) && whole.end < end &&
+            extents_cover(&x->present, whole.end, end))
+                end = whole.end;
+        *ret = (struct extent){start, end};
+}
+
+/* ---- whole small files ---- */
+
+bool content_claim(struct content *x, struct content_fetch *fetch)
+{
+        if (x->kind != CONTENT_CLEAN || x->is_removed || x->parts.size > CONTENT_SMALL ||
+            x->parts.size == 0 || x->present.count > 0 || !list_is_empty(&x->fetches))
+                return false;
+        add_fetch(x, fetch, 0, x->parts.size);
+        return true;
+}
+
+void content_unclaim(struct content *x, struct content_fetch *fetch)
+{
+        end_fetch(x, fetch);
+}
+
+struct small_fetch {
+        struct file_sink sink; /* first */
+        struct contents *s;
+        struct content **xs; /* those that are asked for, by the index of their path */
+        struct content_fetch **fetches;
+        uint64_t sent_ns, epoch;
+        int first_error; /* of the first one */
+};
+
+static void take_small(struct small_fetch *w, struct content *x, struct content_fetch *f,
+                       const struct known *k, const void *data, size_t size)
+{
+        bool is_news;
+
+        content_lock(x);
+        is_news = content_adopt(x, k, false);
+        if (x->kind != CONTENT_WHOLE && !x->is_removed && data && size == (uint64_t)k->st.st_size &&
+            x->version.st_size == k->st.st_size) {
+                if (x->present.count == 0)
+                        content_note_data(x, w->sent_ns, w->epoch);
+                (void)insert(x, data, 0, size); /* what isn't there is fetched again */
+        }
+        end_fetch(x, f);
+        content_unlock(x);
+        if (is_news)
+                content_drop_pages(x);
+}
+
+static int on_small(struct file_sink *to, size_t index, int error, const struct stat *st,
+                    const void *data, size_t size)
+{
+        struct small_fetch *w = (struct small_fetch *)(void *)to; /* its head */
+        struct known k = {.sent_ns = w->sent_ns, .epoch = w->epoch};
+        struct content *x = w->xs[index];
+
+        if (!w->fetches[index])
+                return 0; /* came twice */
+        if (index == 0)
+                w->first_error = error;
+        if ((error == 0 || error == -EFBIG) && st && S_ISREG(st->st_mode)) {
+                k.st = *st;
+                cached_told(w->s->c, x, st, w->sent_ns, w->epoch, false);
+                take_small(w, x, w->fetches[index], &k, error == 0 ? data : NULL, size);
+        } else {
+                if (error == -ENOENT || error == -EINVAL || error == -ENOTDIR)
+                        cached_untold(w->s->c, x);
+                content_lock(x);
+                end_fetch(x, w->fetches[index]);
+                content_unlock(x);
+        }
+        w->fetches[index] = NULL;
+        return 0;
+}
+
+static void end_all(struct content **xs, struct content_fetch **fetches, size_t count)
+{
+        for (size_t i = 0; i < count; i++) {
+                if (!fetches[i])
+                        continue;
+                content_lock(xs[i]);
+                end_fetch(xs[i], fetches[i]);
+                content_unlock(xs[i]);
+        }
+}
+
+/* Paths of those that still have one, packed to the front beside their contents. */
+static size_t find_paths(struct contents *s, struct small_fetch *w, char **paths, size_t count)
+{
+        size_t n = 0;
+
+        for (size_t i = 0; i < count; i++) {
+                struct content *x = w->xs[i];
+
+                if (cached_content_path(s->c, x, &paths[n]) < 0) {
+                        end_all(&x, &w->fetches[i], 1);
+                        continue;
+                }
+                w->xs[n] = x;
+                w->fetches[n++] = w->fetches[i];
+        }
+        return n;
+}
+
+static int ask_small(struct contents *s, struct call *call, struct small_fetch *w, char **paths,
+                     size_t count)
+{
+        struct box *box;
+        int r = cached_enter(s->c, call, &box);
+
+        if (r < 0)
+                return r;
+        w->sent_ns = clock_mono_ns();
+        w->epoch = volume_epoch(&s->c->v);
+        r = box_fetch(box, call, (const char *const *)paths, count, CONTENT_SMALL, &w->sink);
+        if (r == 0 && count == 1)
+                contents_measured(s, clock_mono_ns() - w->sent_ns);
+        cached_leave(s->c, box);
+        return r;
+}
+
+int contents_fetch(struct contents *s, struct call *call, struct content **xs,
+                   struct content_fetch *fetches, size_t count)
+{
+        struct small_fetch w = {.sink = {on_small}, .s = s};
+        char **paths = calloc(count, sizeof(*paths));
+        size_t n = 0;
+        int r = -ENOMEM;
+
+        w.xs = calloc(count, sizeof(*w.xs));
+        w.fetches = calloc(count, sizeof(*w.fetches));
+        if (paths && w.xs && w.fetches) {
+                for (size_t i = 0; i < count; i++) {
+                        w.xs[i] = xs[i];
+                        w.fetches[i] = &fetches[i];
+                }
+                n = find_paths(s, &w, paths, count);
+                r = n > 0 ? ask_small(s, call, &w, paths, n) : -ESTALE;
+                end_all(w.xs, w.fetches, n);
+        } else {
+                for (size_t i = 0; i < count; i++)
+                        end_all(&xs[i], &(struct content_fetch *){&fetches[i]}, 1);
+        }
+        for (size_t i = 0; i < n; i++)
+                free(paths[i]);
+        free(paths);
+        free(w.xs);
+        free(w.fetches);
+        contents_trim(s);
+        if (r == 0 && w.first_error != 0 && w.first_error != -EFBIG)
+                r = w.first_error == -ENOENT || w.first_error == -EINVAL ? -ESTALE : w.first_error;
+        return r;
+}
+
+static int fill_small(struct content *x, struct call *call, struct content_fetch *f)
+        REQUIRES(x->lock)
+{
+        int r;
+
+        content_unlock(x);
+        r = contents_fetch(x->s, call, &x, f, 1);
+        content_lock(x);
+        return r;
+}
+
+/* ---- what others call ---- */
+
+static bool is_coming(struct content *x, uint64_t offset) REQUIRES(x->lock)
+{
+        list_for_each (l, &x->fetches) {
+                const struct content_fetch *f = list_entry(l, struct content_fetch, of_content);
+
+                if (f->start <= offset && offset < f->end)
+                        return true;
+        }
+        return false;
+}
+
+static int fill_part(struct content *x, struct call *call, struct extent gap, bool is_strict)
+        REQUIRES(x->lock)
+{
+        struct content_fetch f;
+        struct extent part;
+        int r;
+
+        choose_part(x, gap, &part);
+        add_fetch(x, &f, part.start, part.end);
+        r = run_part(x, call, &f, is_strict);
+        end_fetch(x, &f);
+        return r;
+}
+
+int content_fill(struct content *x, struct call *call, uint64_t start, uint64_t end)
+{
+        struct content_fetch f;
+        struct extent gap;
+        uint64_t from = start;
+        unsigned tries = 0;
+        int r = 0;
+
+        while (r == 0 &&
+               extents_gap(&x->present, start, end < x->parts.size ? end : x->parts.size, &gap)) {
+                if (!call)
+                        return -EINPROGRESS;
+                if (gap.start > from)
+                        tries = 0; /* it goes on */
+                from = gap.start;
+                if (is_coming(x, gap.start)) {
+                        r = content_wait(x, call);
+                        continue;
+                }
+                if (++tries > TRIES)
+                        return -EIO; /* the file is never as long as it says */
+                if (content_claim(x, &f))
+                        r = fill_small(x, call, &f);
+                else
+                        r = fill_part(x, call, gap, tries <= TRIES_STRICT);
+        }
+        return r;
+}
+
+int content_fill_all(struct content *x, struct call *call)
+{
+        return content_fill(x, call, 0, UINT64_MAX);
+}
+
+ssize_t content_read(struct content *x, struct call *call, void *data, size_t size, uint64_t offset)
+{
+        for (;;) {
+                uint64_t end = x->parts.size;
+                int r;
+
+                if (offset >= end || size == 0)
+                        return 0;
+                if (size < end - offset)
+                        end = offset + size;
+                r = content_fill(x, call, offset, end);
+                if (r < 0)
+                        return r;
+                if (end > x->parts.size || !extents_cover(&x->present, offset, end))
+                        continue; /* it was changed, or dropped */
+                r = blob_read(&x->s->spool, x->blob, data, (size_t)(end - offset), offset);
+                return r < 0 ? r : (ssize_t)(end - offset);
+        }
+}
+
+int content_keep_remote(struct content *x, struct call *call)
+{
+        struct cached *c = x->s->c;
+        struct box *box;
+        int r;
+
+        if (x->parts.size <= KEEP_WHOLE)
+                return content_fill_all(x, call);
+        content_unlock(x);
+        r = cached_enter(c, call, &box);
+        content_lock(x);
+        if (r < 0)
+                return r;
+        r = get_remote(x, call, box);
+        if (r == 0)
+                put_remote(x);
+        content_unlock(x);
+        cached_leave(c, box);
+        content_lock(x);
+        return r;
+}
+
+/* ---- in the background ---- */
+
+struct fill_errand {
+        struct content *x;
+        struct content_fetch fetch;
+};
+
+static void run_fill_errand(void *arg)
+{
+        struct fill_errand *e = arg;
+        struct content *x = e->x;
+        struct contents *s = x->s;
+        struct content_call cc;
+
+        contents_begin_call(s, &cc);
+        content_lock(x);
+        if (!atomic_load(&s->is_ending) && e->fetch.start < x->parts.size)
+                (void)run_part(x, &cc.call, &e->fetch, true); /* whoever needs it tries himself */
+        end_fetch(x, &e->fetch);
+        content_unlock(x);
+        contents_end_call(s, &cc);
+        contents_trim(s);
+        content_unref(x);
+        free(e);
+}
+
+/* One part that is absent and not on its way. */
+static bool fill_part_later(struct content *x, struct extent part) REQUIRES(x->lock)
+{
+        struct fill_errand *e = malloc(sizeof(*e));
+
+        if (!e)
+                return false;
+        e->x = content_ref(x);
+        add_fetch(x, &e->fetch, part.start, part.end);
+        if (workers_submit(x->s->workers, WORKER_FAST, run_fill_errand, e) == 0)
+                return true;
+        end_fetch(x, &e->fetch);
+        atomic_fetch_sub(&x->refs, 1); /* not the last: the caller has one */
+        free(e);
+        return false;
+}
+
+void content_fill_later(struct content *x, uint64_t start, uint64_t end)
+{
+        struct extent gap;
+
+        if (end > x->parts.size)
+                end = x->parts.size;
+        while (extents_gap(&x->present, start, end, &gap)) {
+                if (gap.end - gap.start > PART_MAX)
+                        gap.end = gap.start + PART_MAX;
+                list_for_each (l, &x->fetches) {
+                        const struct content_fetch *f =
+                                list_entry(l, struct content_fetch, of_content);
+
+                        if (f->start <= gap.start && gap.start < f->end)
+                                gap.start = f->end;
+                        else if (f->start > gap.start && f->start < gap.end)
+                                gap.end = f->start;
+                }
+                start = gap.end > gap.start ? gap.end : gap.start;
+                if (gap.start < gap.end && !fill_part_later(x, gap))
+                        return;
+        }
+}
