@@ -106,7 +106,16 @@ static void get_settings(const struct json *j, struct spec *s)
         } words[] = {{"net", SETTING_NET},
                      {"user", SETTING_USER},
                      {"workdir", SETTING_WORKDIR},
-                     {"isolation", SETTING_ISOLATION}};
+                     {"isolation", SETTING_ISOLATION},
+                     {"host", SETTING_HOST},
+                     {"port", SETTING_PORT},
+                     {"identity", SETTING_IDENTITY},
+                     {"known_hosts", SETTING_KNOWN_HOSTS},
+                     {"hostkey", SETTING_HOSTKEY},
+                     {"jump", SETTING_JUMP},
+                     {"root", SETTING_ROOT},
+                     {"base", SETTING_BASE},
+                     {"transport", SETTING_TRANSPORT}};
 
         for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
                 const char *value = get_text(j, words[i].key);
@@ -136,6 +145,7 @@ static void get_spec(const struct json *j, const char *owner, struct spec *s)
         s->processes = get_number(j, "processes");
         s->is_readonly = get_flag(j, "readonly");
         s->env = get_pairs(j, "env", &s->env_count);
+        s->labels = get_pairs(j, "labels", &s->label_count);
         get_settings(j, s);
 }
 
@@ -156,11 +166,12 @@ static struct box *find_box(const char *id)
         return box;
 }
 
-static void add_box(struct box *box)
+/* `id`: what the test calls it, which is its key. */
+static void add_box(const char *id, struct box *box)
 {
         struct known_box *k = calloc(1, sizeof(*k));
 
-        (void)snprintf(k->id, sizeof(k->id), "%s", box->id);
+        (void)snprintf(k->id, sizeof(k->id), "%s", id);
         k->box = box;
         mutex_lock(&t.lock);
         list_add_tail(&t.boxes, &k->link);
@@ -318,8 +329,10 @@ static int op_create(struct request *q)
         r = provider_check(t.provider, &q->call, &s);
         if (r == 0 && !get_flag(q->json, "check_only")) {
                 r = provider_create(t.provider, &q->call, &s, &box);
-                if (r == 0)
-                        add_box(box);
+                if (r == 0) {
+                        add_box(s.key, box);
+                        say_text(q, "box_id", box->id);
+                }
         }
         spec_done(&s);
         return r;
@@ -327,11 +340,17 @@ static int op_create(struct request *q)
 
 static int op_attach(struct request *q)
 {
+        const char *key = get_text(q->json, "box"), *id = get_text(q->json, "box_id");
+        struct spec s;
         struct box *box;
-        int r = provider_attach(t.provider, &q->call, get_text(q->json, "box"), NULL, &box);
+        int r;
 
+        get_spec(q->json, q->owner, &s);
+        r = provider_attach(t.provider, &q->call, id ? id : key,
+                            get_flag(q->json, "with_spec") ? &s : NULL, &box);
         if (r == 0)
-                add_box(box);
+                add_box(key, box);
+        spec_done(&s);
         return r;
 }
 
@@ -385,6 +404,7 @@ static int op_state(struct request *q)
         changes = t.changes;
         mutex_unlock(&t.lock);
         say_text(q, "state", box_state_name(s.state));
+        say_text(q, "raw", s.raw);
         say_text(q, "why", s.sentence);
         say_number(q, "cpu_milli", s.cpu_milli);
         say_number(q, "memory", (int64_t)s.memory);
@@ -423,7 +443,7 @@ static int on_found(struct box_sink *to, const struct box_found *found)
         struct lister *l = container_of(to, struct lister, sink);
 
         (void)buf_add_str(&l->request->answer, l->count++ ? "," : ",\"boxes\":{");
-        (void)json_add_string(&l->request->answer, found->id);
+        (void)json_add_string(&l->request->answer, found->key[0] ? found->key : found->id);
         (void)buf_addf(&l->request->answer, ":\"%s\"", box_state_name(found->status.state));
         return 0;
 }
@@ -768,7 +788,8 @@ static unsigned parse_allow(const char *words)
 {
         return (strstr(words, "isolation") ? ALLOW_ISOLATION : 0u) |
                (strstr(words, "net") ? ALLOW_NET : 0u) |
-               (strstr(words, "mount") ? ALLOW_MOUNT : 0u);
+               (strstr(words, "mount") ? ALLOW_MOUNT : 0u) |
+               (strstr(words, "ssh") ? ALLOW_SSH : 0u);
 }
 
 int main(int argc, char **argv)

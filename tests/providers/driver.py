@@ -67,6 +67,7 @@ class Driver:
         self.mark = "z%010d" % random.SystemRandom().randrange(10**10)
         self.numbers = {}
         self.made = set()
+        self.ids = {}
         self.logs = []
         for path in (self.state_dir, self.out):
             path.mkdir(exist_ok=True)
@@ -180,11 +181,16 @@ class Driver:
 
     def create(self, box, **settings):
         answer = self.do("create", box=box, **settings)
-        self.made.add(box)
+        if "box_id" in answer:
+            self.made.add(box)
+            self.ids[box] = answer["box_id"]
         return answer
 
-    def attach(self, box):
-        return self.do("attach", box=box)
+    def attach(self, box, **settings):
+        """By the provider's own id for it."""
+        if box in self.ids:
+            settings.setdefault("box_id", self.ids[box])
+        return self.do("attach", box=box, **settings)
 
     def destroy(self, box):
         self.do("destroy", box=box)
@@ -285,7 +291,7 @@ class Driver:
             if refused.errno != "ESRCH":
                 problems.append("destroy %s: %s" % (box, refused))
                 return
-            if not self.state_path(box).exists():
+            if self.kind.startswith("local") and not self.state_path(box).exists():
                 return
             self.attach(box)
             self.do("destroy", box=box)
@@ -301,7 +307,7 @@ class Driver:
             time.sleep(0.05)
         if processes:
             problems.append("processes left: %s" % processes)
-        files = os.listdir(self.state_dir)
+        files = [name for name in os.listdir(self.state_dir) if not name.startswith("host-")]
         if files:
             problems.append("files left: %s" % files)
         groups = [path for path in Path("/sys/fs/cgroup").glob("**/sbxfs/*")
