@@ -405,12 +405,11 @@ static int make_below_base(struct ssh_box *b, struct ssh_link *l, struct call *c
 {
         int r = workspace_base(b->host, l, c, false, ret_base);
 
-        if (r == -ENOENT)
-                r = workspace_base(b->host, l, c, true, ret_base);
         if (r == 0)
                 r = make(b, l, c, spec, *ret_base, root);
         if (r != -ENOENT)
                 return r;
+        c->sentence[0] = '\0';
         free(STEAL(*ret_base));
         r = workspace_base(b->host, l, c, true, ret_base);
         return r < 0 ? r : make(b, l, c, spec, *ret_base, root);
@@ -498,7 +497,7 @@ static int find_host(struct ssh_provider *ssh, struct call *c, const char *id,
 }
 
 int ssh_box_attach(struct provider *p, struct call *c, const char *id, const struct spec *spec,
-               struct box **ret)
+                   struct box **ret)
 {
         struct ssh_provider *ssh = ssh_provider_of(p);
         const char *dot = strchr(id, '.');
