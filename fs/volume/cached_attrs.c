@@ -1,0 +1,282 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Attributes and links of the cached volume. */
+
+#include "fs/volume/cached.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "fs/volume/cached_parts.h"
+#include "fs/volume/refresh.h"
+#include "transport/base/call.h"
+#include "transport/base/cleanup.h"
+#include "transport/base/clock.h"
+
+#define MOVES_MAX 20 /* in a row, each before the last has settled: the link can't be told */
+#define ALL_TIMES (VOL_SET_ATIME | VOL_SET_MTIME | VOL_SET_ATIME_NOW | VOL_SET_MTIME_NOW)
+
+/* ---- getattr ---- */
+
+bool cached_removed_file(struct cached *c, uint64_t node, struct stat *ret)
+{
+        const struct stat directory = {.st_mode = S_IFDIR};
+        struct node_open *o;
+        struct vol_file *f;
+
+        if (nodes_is(&c->nodes, node, &directory))
+                return false;
+        o = nodes_any_open(&c->nodes, node);
+        if (!o)
+                return false;
+        f = (struct vol_file *)(void *)o; /* its head */
+        *ret = (struct stat){0};
+        content_attrs(file_content(f), ret);
+        file_put(c, f);
+        return true;
+}
+
+/* A node that has no path any more, or whose path is another file's: what its handles see. */
+static int answer_removed(struct cached *c, uint64_t node, struct vol_file *file,
+                          struct vol_entry *ret)
+{
+        struct stat st = {0};
+
+        if (file)
+                content_attrs(file_content(file), &st);
+        else if (!cached_removed_dir(c, node, &st) && !cached_removed_file(c, node, &st))
+                return -ESTALE;
+        *ret = (struct vol_entry){.node = node, .st = st};
+        return 0;
+}
+
+int cached_getattr(struct volume *v, struct vol_op *op, uint64_t node, struct vol_file *file,
+                   struct vol_entry *ret)
+{
+        struct cached *c = cached_of(v);
+        _cleanup_(freep) char *path = NULL;
+        struct meta_fact f;
+        int r = cached_check(c);
+
+        if (r < 0)
+                return file ? -ESTALE : r;
+        r = cached_fact_of_node(c, op, node, &path, &f);
+        if (r == 0)
+                cached_answer(c, &(struct node_id){.number = node}, path, &f, ret);
+        else if ((r == -ESTALE || r == -ENOENT) && answer_removed(c, node, file, ret) == 0)
+                r = 0;
+        return r;
+}
+
+/* ---- setattr ---- */
+
+static struct timespec real_now(void)
+{
+        return clock_timespec(clock_real_ns());
+}
+
+static void fill_change(struct change *x, unsigned what, const struct stat *to)
+{
+        if (what & VOL_SET_MODE) {
+                x->what |= FILE_SET_MODE;
+                x->mode = to->st_mode & 07777;
+        }
+        if (what & (VOL_SET_ATIME | VOL_SET_ATIME_NOW)) {
+                x->what |= FILE_SET_ATIME;
+                x->atime = what & VOL_SET_ATIME_NOW ? real_now() : to->st_atim;
+        }
+        if (what & (VOL_SET_MTIME | VOL_SET_MTIME_NOW)) {
+                x->what |= FILE_SET_MTIME;
+                x->mtime = what & VOL_SET_MTIME_NOW ? real_now() : to->st_mtim;
+        }
+}
+
+/* Set what the sandbox alone is concerned with. */
+static int set_there(struct cached *c, struct vol_op *op, const char *path, unsigned what,
+                     const struct stat *to)
+{
+        struct change x = {.kind = CHANGE_SET, .path = path};
+        struct meta_source source;
+        int r;
+
+        fill_change(&x, what, to);
+        if (x.what == 0)
+                return 0;
+        if (!op->may_wait)
+                return -EINPROGRESS;
+        r = cached_apply(c, op, &x, &source);
+        if (r == 0 && x.has_st)
+                meta_set(c->meta, path, &source, &x.st, clock_mono_ns());
+        else if (r == 0)
+                meta_doubt(c->meta, path);
+        return r;
+}
+
+/* A regular file: its content may have a say. 1: done. */
+static int set_content(struct cached *c, struct vol_op *op, uint64_t node, struct vol_file *file,
+                       unsigned what, const struct stat *to, struct vol_entry *ret)
+{
+        struct known k;
+        int r = contents_setattr(c, op, node, file, what, to, &k);
+
+        if (r == 1)
+                cached_fill(c, &(struct node_id){.number = node}, &k, ret);
+        return r;
+}
+
+int cached_setattr(struct volume *v, struct vol_op *op, uint64_t node, struct vol_file *file,
+                   unsigned what, const struct stat *to, struct vol_entry *ret)
+{
+        struct cached *c = cached_of(v);
+        _cleanup_(freep) char *path = NULL;
+        struct meta_fact f;
+        int r = cached_check_change(c);
+
+        if (r < 0)
+                return file && r == -ENODEV ? -ESTALE : r;
+        r = cached_fact_of_node(c, op, node, &path, &f);
+        if (r < 0 && !(file && (r == -ESTALE || r == -ENOENT)))
+                return r;
+        if (r < 0 || S_ISREG(f.k.st.st_mode)) {
+                int done = set_content(c, op, node, file, what, to, ret);
+
+                if (done != 0 || r < 0)
+                        return done == 0 ? r : done < 0 ? done : 0;
+        } else if (what & VOL_SET_SIZE) {
+                return S_ISDIR(f.k.st.st_mode) ? -EISDIR : -EINVAL;
+        }
+        if ((what & VOL_SET_MODE) && S_ISLNK(f.k.st.st_mode))
+                return -EOPNOTSUPP;
+        r = set_there(c, op, path, what, to);
+        if (r == 0)
+                r = cached_getattr(v, op, node, file, ret);
+        return r;
+}
+
+/* ---- links ---- */
+
+/*
+ * See that the kernel has carried out the latest rename to another depth (climbs.h). 0: it has now,
+ * look again; -EINPROGRESS: this thread may not wait for it.
+ */
+static int settle(struct cached *c, const struct vol_op *op, uint64_t from, uint64_t move)
+{
+        if (!op->may_wait)
+                return -EINPROGRESS;
+        /* Takes the directory's lock in the kernel, which the rename holds; no such name exists. */
+        c->events.inval_entry(c->events.ctx, from, "/");
+        climbs_settled(&c->climbs, move);
+        return 0;
+}
+
+/* From memory, with the path as it is now: a length; 0 when the text isn't known any more. */
+static int anchor_now(struct cached *c, uint64_t node, char *target, size_t size, unsigned *ret_ups)
+{
+        char text[META_TARGET_MAX + 1];
+        _cleanup_(freep) char *path = NULL;
+        int r = cached_path(c, node, NULL, &path);
+
+        if (r < 0)
+                return r;
+        if (!meta_get_target(c->meta, path, text))
+                return 0;
+        return cached_anchor(c, path, text, target, size, ret_ups);
+}
+
+/* One try: a length or 1; 0 when it has to be made again. */
+static int try_readlink(struct cached *c, const struct vol_op *op, uint64_t node, char *target,
+                        size_t size)
+{
+        unsigned ups = 0;
+        uint64_t from, move;
+        int r;
+
+        climbs_begin(&c->climbs, op->tid, clock_mono_ns());
+        r = anchor_now(c, node, target, size, &ups);
+        if (r > 0 && ups > 0 && !climbs_unsettled(&c->climbs, &from, &move))
+                return 1;
+        climbs_end(&c->climbs, op->tid); /* a rename may wait for it */
+        if (r > 0 && ups > 0)
+                r = settle(c, op, from, move);
+        return r;
+}
+
+static int readlink_raw(struct cached *c, const char *path, char *target, size_t size)
+{
+        char text[META_TARGET_MAX + 1];
+
+        if (!meta_get_target(c->meta, path, text))
+                return -ESTALE;
+        if (strlen(text) >= size)
+                return -ENAMETOOLONG;
+        memcpy(target, text, strlen(text) + 1);
+        return 0;
+}
+
+int cached_readlink(struct volume *v, struct vol_op *op, uint64_t node, char *target, size_t size)
+{
+        struct cached *c = cached_of(v);
+        int r = cached_check(c);
+
+        for (int i = 0; r == 0 && i < MOVES_MAX; i++) {
+                _cleanup_(freep) char *path = NULL;
+                struct meta_fact f;
+
+                r = cached_fact_of_node(c, op, node, &path, &f);
+                if (r == 0 && !S_ISLNK(f.k.st.st_mode))
+                        r = -EINVAL;
+                if (r == 0 && c->config.has_raw_symlinks)
+                        return readlink_raw(c, path, target, size);
+                if (r == 0)
+                        r = try_readlink(c, op, node, target, size);
+        }
+        if (r == 0)
+                return -ESTALE;
+        return r < 0 ? r : 0;
+}
+
+/* ---- the file system ---- */
+
+static bool fs_from_memory(struct cached *c, struct statvfs *ret)
+{
+        uint64_t epoch = volume_epoch(&c->v);
+        bool is_fresh;
+
+        mutex_lock(&c->lock);
+        is_fresh = c->fs_ns != 0 && c->fs_epoch == epoch &&
+                   c->fs_ns + c->config.attr_ttl_ns >= clock_mono_ns();
+        if (is_fresh)
+                *ret = c->fs;
+        mutex_unlock(&c->lock);
+        return is_fresh;
+}
+
+int cached_statfs(struct volume *v, struct vol_op *op, struct statvfs *ret)
+{
+        struct cached *c = cached_of(v);
+        struct meta_source source;
+        struct box *box;
+        int r = cached_check(c);
+
+        if (r < 0 || fs_from_memory(c, ret))
+                return r;
+        if (!op->may_wait)
+                return -EINPROGRESS;
+        refresh_source(c, &source);
+        r = cached_enter(c, op->call, &box);
+        if (r < 0)
+                return r;
+        r = box_statfs(box, op->call, ret);
+        cached_leave(c, box);
+        if (r == -EOPNOTSUPP) { /* this service can't say */
+                *ret = (struct statvfs){.f_bsize = 4096, .f_frsize = 4096, .f_namemax = NAME_MAX};
+                r = 0;
+        }
+        if (r == 0) {
+                mutex_lock(&c->lock);
+                c->fs = *ret;
+                c->fs_ns = source.sent_ns;
+                c->fs_epoch = source.epoch;
+                mutex_unlock(&c->lock);
+        }
+        return r;
+}

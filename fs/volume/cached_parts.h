@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the files of the cached volume's names half share: cached.c and cached_*.c. */
+#pragma once
+
+#include "fs/volume/cached.h"
+#include "fs/volume/meta.h"
+
+/* Whether what was asked for then is good enough for an operation that began at `begin_ns`. */
+bool cached_is_fresh(struct cached *c, uint64_t begin_ns, const struct known *k, bool was_quiet);
+
+/*
+ * Fresh knowledge of a path: 0 it is there; -ENOENT, with *ret telling since when; else an error as
+ * cached_attr has it. A link's text is known then, too.
+ */
+int cached_fact(struct cached *c, struct vol_op *op, const char *path, struct meta_fact *ret);
+
+/* How long what is known may be believed outside; remembers that it was told. */
+uint64_t cached_ttl_of_node(struct cached *c, uint64_t node, const struct meta_fact *f);
+uint64_t cached_ttl_of_name(struct cached *c, uint64_t parent, const char *name,
+                            const struct meta_fact *f);
+/* Attributes as they are shown: of a link the size of what readlink answers, and content_attrs. */
+void cached_show(struct cached *c, const char *path, const struct meta_fact *f, struct stat *ret);
+/* The answer for the node of `path`. */
+void cached_answer(struct cached *c, const struct node_id *id, const char *path,
+                   const struct meta_fact *f, struct vol_entry *ret);
+
+/* A link's text as it is answered at `path`; a length, *ret_ups as anchor_target has it. */
+int cached_anchor(struct cached *c, const char *path, const char *text, char *to, size_t size,
+                  unsigned *ret_ups);
+
+/*
+ * Renames that are on their way: what is not found by a path may be found by another a moment
+ * later. 1: look again, 0: it isn't there, or -EINPROGRESS, or -errno of the call. *serial is
+ * cached_moves() from before the path was made.
+ */
+uint64_t cached_moves(struct cached *c);
+int cached_moved_meanwhile(struct cached *c, struct vol_op *op, uint64_t *serial);
+
+/* Fresh attributes of a node, and its path, to free also after a failure; *ret_path is NULL before. */
+int cached_fact_of_node(struct cached *c, struct vol_op *op, uint64_t node, char **ret_path,
+                        struct meta_fact *ret);
+int cached_fact_of_name(struct cached *c, struct vol_op *op, uint64_t parent, const char *name,
+                        char **ret_path, struct meta_fact *ret);
+
+/*
+ * The attributes of a node that has no path any more, but open handles: of a directory those last
+ * known, of a file those of its content. False: it has none.
+ */
+bool cached_removed_dir(struct cached *c, uint64_t node, struct stat *ret);
+bool cached_removed_file(struct cached *c, uint64_t node, struct stat *ret);
+
+/*
+ * Have one change carried out; *ret_source is of the request. What contradicts it is asked for
+ * again later. On a worker.
+ */
+int cached_apply(struct cached *c, struct vol_op *op, struct change *x,
+                 struct meta_source *ret_source);
+
+/* How deep the directory of what is at `path` is; 0: the root. */
+unsigned cached_depth(const char *path);
