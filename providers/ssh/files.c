@@ -1,0 +1,433 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Files of an ssh sandbox: attributes, links, whole files, and parts of large ones. */
+
+#include "providers/ssh/files.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "transport/base/cleanup.h"
+#include "transport/base/clock.h"
+#include "transport/base/lock.h"
+#include "transport/base/random.h"
+
+#define BULK_READ ((size_t)1 << 20) /* from here on not on the control connection */
+#define STRIPE_BYTES ((uint64_t)16 << 20) /* read of one file, before it gets more connections */
+#define STRIPE_ROUND_TRIP_NS (10 * NS_PER_MS)
+#define AGAIN_MAX 3 /* times to fetch what changes while it is read */
+
+int spot_init(struct spot *s, struct box *b, struct call *c)
+{
+        int r;
+
+        *s = (struct spot){.box = ssh_box_of(b)};
+        r = ssh_box_paths(s->box, c, &s->paths);
+        if (r == 0)
+                r = host_probe(s->box->host, c);
+        if (r < 0)
+                return r;
+        s->has_find = (r & HOST_SHELL) != 0 && (r & HOST_FIND_PRINTF) != 0;
+        r = host_link(s->box->host, c, HOST_CONTROL, &s->link);
+        if (r < 0)
+                return r;
+        s->sftp = s->link->sftp;
+        return 0;
+}
+
+void spot_done(struct spot *s)
+{
+        link_unref(s->link);
+}
+
+char *spot_path(const struct spot *s, const char *path)
+{
+        char *whole;
+
+        if (!path[0])
+                return strdup(s->paths->work);
+        return asprintf(&whole, "%s/%s", s->paths->work, path) < 0 ? NULL : whole;
+}
+
+bool is_temp(const char *name)
+{
+        const size_t head = strlen(TEMP_NAME);
+
+        return strncmp(name, TEMP_NAME, head) == 0 && strlen(name + head) == RANDOM_ID_SIZE - 1 &&
+               strspn(name + head, "abcdefghijklmnopqrstuvwxyz0123456789") == RANDOM_ID_SIZE - 1;
+}
+
+bool is_path_below(const char *path)
+{
+        while (true) {
+                size_t n = strcspn(path, "/");
+
+                if (n == 0 || (n == 1 && path[0] == '.') ||
+                    (n == 2 && path[0] == '.' && path[1] == '.'))
+                        return false;
+                if (!path[n])
+                        return true;
+                path += n + 1;
+        }
+}
+
+/* ---- attributes ---- */
+
+/* The directory itself isn't there: then so may be the sandbox. */
+static int missed(struct spot *s, const char *path, int r)
+{
+        if (r == -ENOENT && !path[0])
+                ssh_box_missed(s->box);
+        return r;
+}
+
+static int stat_plain(struct spot *s, struct call *c, const char *path, struct stat *ret)
+{
+        _cleanup_(freep) char *whole = spot_path(s, path);
+        struct sftp_stat_item item = {.path = whole};
+        int r = whole ? sftp_stat(s->sftp, c, &item, 1) : -ENOMEM;
+
+        if (r < 0)
+                return r;
+        if (item.error < 0)
+                return why_path(s, c, path, item.error);
+        *ret = item.st;
+        return 0;
+}
+
+int ssh_stat(struct box *b, struct call *c, const char *path, struct stat *ret)
+{
+        _cleanup_(spot_done) struct spot s = {0};
+        int r = spot_init(&s, b, c);
+
+        if (r < 0)
+                return r;
+        r = s.has_find ? find_stat(&s, c, path, ret) : -ENOENT;
+        if (r == -ENOENT)
+                r = stat_plain(&s, c, path, ret);
+        return missed(&s, path, r);
+}
+
+int ssh_readlink(struct box *b, struct call *c, const char *path, char *ret, size_t size)
+{
+        _cleanup_(spot_done) struct spot s = {0};
+        _cleanup_(freep) char *whole = NULL;
+        int r = spot_init(&s, b, c);
+
+        if (r < 0)
+                return r;
+        whole = spot_path(&s, path);
+        r = whole ? sftp_readlink(s.sftp, c, whole, ret, size) : -ENOMEM;
+        return r == -ENOENT || r == -EIO ? why_path(&s, c, path, r) : r;
+}
+
+int ssh_statfs(struct box *b, struct call *c, struct statvfs *ret)
+{
+        _cleanup_(spot_done) struct spot s = {0};
+        int r = spot_init(&s, b, c);
+
+        return r < 0 ? r : missed(&s, "", sftp_statvfs(s.sftp, c, s.paths->work, ret));
+}
+
+/* ---- whole files ---- */
+
+struct fetching {
+        const struct spot *spot;
+        struct call *call;
+        const char *const *paths; /* the caller's */
+        const size_t *indexes; /* ours to the caller's */
+        struct file_sink *to;
+        size_t *again; /* the caller's indexes of those that changed meanwhile */
+        size_t again_count;
+        size_t *absent; /* of those that aren't there, as the server says */
+        size_t absent_count;
+        bool is_last;
+};
+
+static int on_file(void *ctx, size_t index, int error, const struct stat *st, const void *data,
+                   size_t size)
+{
+        struct fetching *f = ctx;
+        size_t at = f->indexes[index];
+
+        if (error == -EAGAIN && !f->is_last) {
+                f->again[f->again_count++] = at;
+                return 0;
+        }
+        if (error == -ENOENT) {
+                f->absent[f->absent_count++] = at;
+                return 0;
+        }
+        return f->to->file(f->to, at, error, st, data, size);
+}
+
+/* The files of f->indexes. */
+static int fetch_some(struct fetching *f, size_t count, size_t size_max)
+{
+        const struct sftp_fetch_sink sink = {.file = on_file, .ctx = f};
+        _cleanup_(freep) char **paths = calloc(count + 1, sizeof(*paths));
+        int r = paths ? 0 : -ENOMEM;
+
+        for (size_t i = 0; r == 0 && i < count; i++) {
+                paths[i] = spot_path(f->spot, f->paths[f->indexes[i]]);
+                r = paths[i] ? 0 : -ENOMEM;
+        }
+        if (r == 0)
+                r = sftp_fetch(f->spot->sftp, f->call, (const char *const *)paths, count, size_max,
+                               &sink);
+        for (size_t i = 0; paths && i < count; i++)
+                free(paths[i]);
+        return r;
+}
+
+/* ENOENT or ENOTDIR: the server doesn't tell. */
+static int tell_absent(struct fetching *f)
+{
+        const struct stat none = {0};
+        int r = 0;
+
+        for (size_t i = 0; r == 0 && i < f->absent_count; i++) {
+                size_t at = f->absent[i];
+
+                r = f->to->file(f->to, at, why_path(f->spot, f->call, f->paths[at], -ENOENT), &none,
+                                NULL, 0);
+        }
+        return r;
+}
+
+int ssh_fetch(struct box *b, struct call *c, const char *const *paths, size_t count,
+              size_t size_max, struct file_sink *to)
+{
+        _cleanup_(spot_done) struct spot s = {0};
+        _cleanup_(freep) size_t *indexes = calloc(3 * count + 1, sizeof(*indexes));
+        struct fetching f = {.spot = &s, .call = c, .paths = paths, .to = to, .indexes = indexes};
+        int r = indexes ? spot_init(&s, b, c) : -ENOMEM;
+
+        if (r < 0)
+                return r;
+        for (size_t i = 0; i < count; i++)
+                indexes[i] = i;
+        f.again = indexes + count;
+        f.absent = indexes + 2 * count;
+        for (unsigned i = 1; r == 0 && count > 0; i++) {
+                f.is_last = i == AGAIN_MAX;
+                f.again_count = 0;
+                r = fetch_some(&f, count, size_max);
+                count = f.again_count;
+                memcpy(indexes, f.again, count * sizeof(*indexes));
+        }
+        return r == 0 ? tell_absent(&f) : r;
+}
+
+/* ---- parts of files ---- */
+
+/* One open file: a handle on the control connection, and when it is large, on others. */
+struct ssh_file {
+        struct box_file base;
+        char *path; /* absolute */
+        struct stat st; /* as it was opened */
+        uint64_t round_trip_ns; /* about */
+
+        struct mutex lock;
+        /* guarded by lock */
+        struct ssh_link *links[HOST_LANES]; /* NULL: not yet; [HOST_CONTROL] always */
+        struct sftp_handle handles[HOST_LANES];
+        bool is_denied[HOST_LANES]; /* can't be had there, or it is another file by now */
+        uint64_t tried_ns[HOST_LANES]; /* when such a connection was asked for last */
+        uint64_t bytes; /* read so far */
+};
+
+static int open_regular(struct spot *s, struct call *c, struct ssh_file *f)
+{
+        struct sftp_stat_item item = {.path = f->path};
+        uint64_t begin = clock_mono_ns();
+        int r = sftp_stat(s->sftp, c, &item, 1);
+
+        if (r < 0 || item.error < 0)
+                return r < 0 ? r : item.error;
+        f->round_trip_ns = clock_mono_ns() - begin;
+        f->st = item.st;
+        /* Looked at first: the server would hang in open(2) of a FIFO. */
+        if (!S_ISREG(item.st.st_mode))
+                return -EINVAL;
+        return sftp_open(s->sftp, c, f->path, SFTP_FOR_READ, 0, &f->handles[HOST_CONTROL]);
+}
+
+static void file_free(struct ssh_file *f)
+{
+        mutex_done(&f->lock);
+        free(f->path);
+        free(f);
+}
+
+int ssh_file_open(struct box *b, struct call *c, const char *path, struct box_file **ret,
+                  struct stat *ret_st)
+{
+        _cleanup_(spot_done) struct spot s = {0};
+        struct ssh_file *f;
+        int r = spot_init(&s, b, c);
+
+        if (r < 0)
+                return r;
+        f = calloc(1, sizeof(*f));
+        if (!f)
+                return -ENOMEM;
+        mutex_init(&f->lock);
+        f->path = spot_path(&s, path);
+        r = f->path ? open_regular(&s, c, f) : -ENOMEM;
+        if (r < 0) {
+                file_free(f);
+                return r == -ENOENT ? why_path(&s, c, path, r) : r;
+        }
+        f->base.box = b;
+        mutex_lock(&f->lock);
+        f->links[HOST_CONTROL] = link_ref(s.link);
+        mutex_unlock(&f->lock);
+        *ret_st = f->st;
+        *ret = &f->base;
+        return 0;
+}
+
+void ssh_file_close(struct box_file *base)
+{
+        struct ssh_file *f = container_of(base, struct ssh_file, base);
+
+        for (unsigned i = 0; i < HOST_LANES; i++) {
+                if (f->links[i])
+                        sftp_close_later(f->links[i]->sftp, &f->handles[i]);
+                link_unref(f->links[i]);
+        }
+        file_free(f);
+}
+
+static bool is_same_file(const struct stat *a, const struct stat *b)
+{
+        return a->st_mode == b->st_mode && a->st_uid == b->st_uid && a->st_gid == b->st_gid &&
+               a->st_size == b->st_size && a->st_mtim.tv_sec == b->st_mtim.tv_sec;
+}
+
+/* By now its path may lead to another file, or to one that changes: then not. */
+static int open_on(struct ssh_file *f, struct ssh_link *link, struct call *c,
+                   struct sftp_handle *ret)
+{
+        struct sftp_op look = {.type = SFTP_LSTAT, .path = f->path}, opened = {.type = SFTP_FSTAT};
+        int r = sftp_run(link->sftp, c, &look, 1);
+
+        if (r < 0 || look.error < 0)
+                return r < 0 ? r : look.error;
+        if (!is_same_file(&look.st, &f->st))
+                return -ESTALE;
+        r = sftp_open(link->sftp, c, f->path, SFTP_FOR_READ, 0, &opened.handle);
+        if (r < 0)
+                return r;
+        r = sftp_run(link->sftp, c, &opened, 1);
+        if (r == 0 && (opened.error < 0 || !is_same_file(&opened.st, &f->st)))
+                r = -ESTALE;
+        if (r < 0)
+                sftp_close_later(link->sftp, &opened.handle);
+        else
+                *ret = opened.handle;
+        return r;
+}
+
+/* One more connection for this file, if it is there already; nobody waits for a dial. */
+static void widen(struct ssh_file *f, struct call *c, unsigned lane)
+{
+        struct ssh_host *host = ssh_box_of(f->base.box)->host;
+        uint64_t now_ns = clock_mono_ns();
+        struct ssh_link *link = NULL;
+        struct sftp_handle handle;
+        struct call quick;
+        bool is_wanted;
+        int r;
+
+        mutex_lock(&f->lock);
+        is_wanted = !f->links[lane] && !f->is_denied[lane] &&
+                    now_ns > f->tried_ns[lane] + 20 * NS_PER_MS;
+        if (is_wanted)
+                f->tried_ns[lane] = now_ns;
+        mutex_unlock(&f->lock);
+        if (!is_wanted)
+                return;
+        call_init(&quick, clock_after(NS_PER_MS));
+        if (host_link(host, &quick, (enum host_lane)lane, &link) < 0)
+                return;
+        call_init(&quick, c->deadline_ns);
+        r = link->lane == (enum host_lane)lane ? open_on(f, link, &quick, &handle) : -EMFILE;
+        mutex_lock(&f->lock);
+        if (r == 0 && !f->links[lane]) {
+                f->handles[lane] = handle;
+                f->links[lane] = link;
+                link = NULL;
+        }
+        f->is_denied[lane] |= r < 0;
+        mutex_unlock(&f->lock);
+        if (link && r == 0)
+                sftp_close_later(link->sftp, &handle);
+        link_unref(link);
+}
+
+/* The connections that are to carry this read: counted, the first is the one whose word counts. */
+static size_t choose(struct ssh_file *f, struct call *c, size_t size, struct sftp_file *files,
+                     struct ssh_link **links)
+{
+        unsigned lanes = host_bulk_lanes(ssh_box_of(f->base.box)->host);
+        bool is_large = size > BULK_READ || (uint64_t)f->st.st_size > BULK_READ;
+        bool is_wide;
+        size_t n = 0;
+
+        mutex_lock(&f->lock);
+        f->bytes += size;
+        is_wide = f->round_trip_ns >= STRIPE_ROUND_TRIP_NS &&
+                  (f->bytes > STRIPE_BYTES || size > STRIPE_BYTES);
+        mutex_unlock(&f->lock);
+        for (unsigned i = 0; is_large && i < (is_wide ? lanes : 1); i++)
+                widen(f, c, HOST_BULK + i);
+        mutex_lock(&f->lock);
+        for (unsigned i = HOST_BULK; is_large && i < HOST_LANES; i++) {
+                if (!f->links[i] || sftp_error(f->links[i]->sftp, NULL, 0) < 0)
+                        continue;
+                links[n] = link_ref(f->links[i]);
+                files[n++] = (struct sftp_file){f->links[i]->sftp, f->handles[i]};
+        }
+        if (n == 0) {
+                links[n] = link_ref(f->links[HOST_CONTROL]);
+                files[n++] = (struct sftp_file){links[0]->sftp, f->handles[HOST_CONTROL]};
+        }
+        mutex_unlock(&f->lock);
+        return n;
+}
+
+static ssize_t read_by(struct call *c, const struct sftp_file *files, size_t count, void *data,
+                       size_t size, uint64_t offset, struct stat *ret_st)
+{
+        ssize_t n = sftp_read(files, count, c, data, size, offset, ret_st);
+
+        for (size_t i = 0; n < 0 && n != -EINTR && n != -ETIMEDOUT && i < count; i++) {
+                if (sftp_error(files[i].s, NULL, 0) < 0)
+                        return -ESTALE;
+        }
+        return n;
+}
+
+ssize_t ssh_file_read(struct box_file *base, struct call *c, void *data, size_t size,
+                      uint64_t offset, struct stat *ret_st)
+{
+        struct ssh_file *f = container_of(base, struct ssh_file, base);
+        struct sftp_file files[HOST_LANES];
+        struct ssh_link *links[HOST_LANES];
+        size_t count = choose(f, c, size, files, links);
+        ssize_t n = read_by(c, files, count, data, size, offset, ret_st);
+
+        if (n == -ESTALE && links[0]->lane != HOST_CONTROL) {
+                /* not the handle that counts: without the others */
+                struct sftp_file first = {f->links[HOST_CONTROL]->sftp, f->handles[HOST_CONTROL]};
+
+                n = read_by(c, &first, 1, data, size, offset, ret_st);
+        }
+        for (size_t i = 0; i < count; i++)
+                link_unref(links[i]);
+        return n == -ESTALE ? call_fail(c, -ESTALE, "the connection that it was open on is gone")
+                            : n;
+}

@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Parts of the ssh provider's files, for files*.c only: files.c (what is asked and read),
+ * files_list.c and files_find.c (listings by find of the helper shell, or by SFTP), files_apply.c,
+ * files_window.c, files_large.c and files_left.c (changes), files_why.c (what an error really was).
+ *
+ * Times: find tells nanoseconds, SFTP seconds (tv_nsec 0). Where the host has such a find, every
+ *        listing and box_stat comes from it.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/stat.h>
+
+#include "providers/ssh/ssh.h"
+#include "transport/base/buf.h"
+#include "transport/sftp/batch.h"
+
+/* Bytes of an absolute path: what Linux takes, and more. */
+#define PATH_BYTES_MAX ((size_t)64 * 1024)
+
+/* One call: the sandbox, where it is, and a connection. */
+struct spot {
+        struct ssh_box *box;
+        const struct ssh_paths *paths;
+        struct ssh_link *link; /* HOST_CONTROL */
+        struct sftp *sftp; /* of the link */
+        bool has_find; /* of GNU, by the helper shell */
+};
+
+int spot_init(struct spot *s, struct box *b, struct call *c);
+void spot_done(struct spot *s);
+/* The absolute path of `path`; to free. NULL: out of memory. */
+char *spot_path(const struct spot *s, const char *path);
+
+/* Names of files that are on their way; they are in no listing. */
+#define TEMP_NAME ".sbxfs-"
+bool is_temp(const char *name);
+/* Whether a path from the host stays below: no "", ".", "..", no leading '/'. */
+bool is_path_below(const char *path);
+
+/* ---- files_find.c ---- */
+
+/* One line of find: a file by its path below the one that was asked for, "" itself. */
+struct found {
+        const char *path;
+        const char *target; /* of a link, else NULL */
+        struct stat st;
+        uint64_t dev;
+        bool is_closed; /* a directory that we may not read */
+};
+
+/* Told by bytes; entry is called for each whole line. */
+struct find_parser {
+        struct buf pending;
+        int (*entry)(void *ctx, const struct found *f); /* non-zero ends it */
+        void *ctx;
+};
+
+#define FIND_LINE_MAX (2 * PATH_BYTES_MAX)
+#define FIND_PENDING_MAX ((size_t)4 << 20)
+
+/* The arguments of find(1) that print what find_parse reads; with its quotes. */
+extern const char find_print[];
+int find_parse(struct find_parser *p, const void *data, size_t size); /* 0; -EPROTO; entry's */
+
+/* Attributes of one path by find. -ENOENT: not there, or it couldn't be looked at. */
+int find_stat(struct spot *s, struct call *c, const char *path, struct stat *ret);
+
+/* ---- files_why.c ---- */
+
+/*
+ * What the errno of a change is that ended with `error` (not 0) at the server: it says little more
+ * than "failure", so what is there now is looked at.
+ */
+int why_change(const struct spot *s, struct call *c, const struct change *x, int error);
+/* The same of something that was only to be looked at or read. */
+int why_path(const struct spot *s, struct call *c, const char *path, int error);
+
+/* ---- files_left.c ---- */
+
+/* A temporary name that couldn't be removed, the connection being gone. */
+void left_add(struct ssh_box *b, bool is_dir, const char *path);
+/* Remove those that are left, over a new one. */
+void left_remove(struct spot *s, struct call *c);
