@@ -18,7 +18,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "conform_files.h"
+#include "tests/providers/conform_files.h"
 #include "providers/provider.h"
 #include "transport/base/buf.h"
 #include "transport/base/call.h"

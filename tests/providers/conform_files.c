@@ -4,7 +4,7 @@
  * names hold any bytes. What is large goes by files of this machine: `to`, `file`.
  */
 
-#include "conform_files.h"
+#include "tests/providers/conform_files.h"
 
 #include <assert.h>
 #include <errno.h>
