@@ -38,6 +38,16 @@ static void task_ending(void *ctx, struct sandbox *sb, struct task *task)
         slot_unref(s);
 }
 
+static int deliver(void *ctx, struct sandbox *sb, struct call *c)
+{
+        return slot_deliver(ctx, sb, c);
+}
+
+static void sandbox_attached(void *ctx, struct sandbox *sb)
+{
+        slot_resume(ctx, sb);
+}
+
 static void sandbox_gone(void *ctx, struct sandbox *sb)
 {
         struct tree *t = ctx;
@@ -54,6 +64,8 @@ struct listener news_listener(struct tree *t)
                 .sandbox_changed = sandbox_changed,
                 .task_changed = task_changed,
                 .task_ending = task_ending,
+                .deliver = deliver,
+                .sandbox_attached = sandbox_attached,
                 .sandbox_gone = sandbox_gone,
                 .ctx = t,
         };

@@ -3,9 +3,12 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <unistd.h>
 
+#include "transport/base/buf.h"
 #include "transport/base/cleanup.h"
 #include "transport/base/clock.h"
+#include "transport/base/log.h"
 
 /* ---- what the volume tells the kernel ---- */
 
@@ -30,6 +33,44 @@ static bool on_is_quiet(void *ctx)
         struct slot *s = ctx;
 
         return sandbox_is_quiet(s->sandbox);
+}
+
+/* ---- how a cached volume reaches its sandbox ---- */
+
+static int on_enter(void *ctx, struct call *c, struct box **ret)
+{
+        struct slot *s = ctx;
+
+        return sandbox_files(s->sandbox, c, ret);
+}
+
+/* A long transfer counts as use until its end. */
+static void on_leave(void *ctx, struct box *b)
+{
+        struct slot *s = ctx;
+
+        (void)b; /* stays as long as the sandbox, which the slot holds */
+        sandbox_touch(s->sandbox);
+}
+
+static void on_changed(void *ctx)
+{
+        struct slot *s = ctx;
+        struct vol_stats stats = {0};
+
+        if (s->volume && s->volume->ops->stats)
+                s->volume->ops->stats(s->volume, &stats);
+        sandbox_set_dirty(s->sandbox, stats.dirty_files, stats.dirty_bytes);
+}
+
+static void on_failed(void *ctx, const char *path, int error, const char *sentence)
+{
+        struct slot *s = ctx;
+        struct buf text = BUF_INIT(16 * 1024);
+
+        if (buf_addf(&text, "fs/%s: %s", path, sentence) == 0)
+                sandbox_say_error(s->sandbox, error, buf_str(&text));
+        buf_done(&text);
 }
 
 /* ---- slots ---- */
@@ -84,9 +125,48 @@ struct slot *slot_find(struct tree *t, uint64_t serial)
         return s;
 }
 
-/* Makes a slot with one reference; takes the sandbox's over. */
-static int slot_new(struct tree *t, struct sandbox *sb, const struct box_root *root,
-                    struct slot **ret)
+static int new_direct(struct slot *s, const struct volume_config *config,
+                      const struct volume_events *events, struct call *c)
+{
+        struct box_root root;
+        int r = sandbox_root(s->sandbox, c, &root);
+
+        if (r < 0)
+                return r;
+        r = volume_direct_new(&root, config, events, &s->volume);
+        if (r < 0)
+                (void)close(root.fd); /* only a directory was opened */
+        return r;
+}
+
+static int new_cached(struct slot *s, const struct volume_config *config,
+                      const struct volume_events *events, struct call *c)
+{
+        struct volume_cached_config cached = {
+                .base = *config,
+                .box = {.enter = on_enter,
+                        .leave = on_leave,
+                        .changed = on_changed,
+                        .failed = on_failed,
+                        .ctx = s},
+                .owner = sandbox_owner(s->sandbox),
+        };
+        struct box *box;
+        int r = sandbox_files(s->sandbox, c, &box); /* what is there to be served at all */
+
+        if (r < 0 && r != -EHOSTDOWN && r != -EHOSTUNREACH)
+                return r;
+        cached.dir = sandbox_open_volume_dir(s->sandbox);
+        if (cached.dir < 0)
+                return call_fail_errno(c, cached.dir, "the volume's directory");
+        r = volume_cached_new(&cached, events, &s->volume);
+        if (r < 0)
+                (void)close(cached.dir); /* only a directory was opened */
+        return r;
+}
+
+/* Makes a slot with one reference. */
+static int slot_new(struct tree *t, struct sandbox *sb, struct call *c, struct slot **ret)
 {
         struct volume_config config = {
                 .attr_ttl_ns = t->config.attr_ttl_ns,
@@ -107,7 +187,8 @@ static int slot_new(struct tree *t, struct sandbox *sb, const struct box_root *r
         s->refs = 1;
         s->sandbox = sandbox_ref(sb);
         events.ctx = s;
-        r = volume_direct_new(root, &config, &events, &s->volume);
+        r = sandbox_is_direct(sb) ? new_direct(s, &config, &events, c)
+                                  : new_cached(s, &config, &events, c);
         if (r < 0) {
                 slot_unref(s);
                 return r;
@@ -116,28 +197,59 @@ static int slot_new(struct tree *t, struct sandbox *sb, const struct box_root *r
         return 0;
 }
 
-/* Two threads may have made one; the first stays. */
-static int slot_publish(struct tree *t, uint64_t serial, struct slot *mine, struct slot **ret)
+/*
+ * Volumes are made one at a time, since two would share what lies on disk; it takes local files at
+ * most. True: it is this caller's turn; false: there is one now, in *ret with a reference.
+ */
+static bool begin_making(struct tree *t, uint64_t serial, struct slot **ret)
 {
-        struct slot *there;
+        mutex_lock(&t->lock);
+        while (!(*ret = imap_get(t->slots, serial)) && t->is_making)
+                cond_wait(&t->made, &t->lock);
+        if (*ret)
+                slot_ref(*ret);
+        else
+                t->is_making = true;
+        mutex_unlock(&t->lock);
+        return !*ret;
+}
+
+/* `mine` may be NULL: it was not made. */
+static int end_making(struct tree *t, uint64_t serial, struct slot *mine)
+{
         int r = 0;
 
         mutex_lock(&t->lock);
-        there = imap_get(t->slots, serial);
-        if (there) {
-                slot_ref(there);
-        } else {
+        if (mine)
                 r = imap_put(t->slots, serial, mine);
-                if (r == 0)
-                        slot_ref(mine); /* the table's */
-        }
+        if (mine && r == 0)
+                slot_ref(mine); /* the table's */
+        t->is_making = false;
+        cond_broadcast(&t->made);
         mutex_unlock(&t->lock);
-        if (r < 0 || there)
-                slot_unref(mine);
         if (r < 0)
+                slot_unref(mine);
+        return r;
+}
+
+/* The volume of this sandbox, a reference; made if there is none. */
+static int slot_open(struct tree *t, struct sandbox *sb, struct call *c, struct slot **ret)
+{
+        uint64_t serial = sandbox_serial(sb);
+        struct slot *s = NULL;
+        int r;
+
+        if (!begin_making(t, serial, ret))
+                return 0;
+        r = slot_new(t, sb, c, &s);
+        if (r < 0) {
+                (void)end_making(t, serial, NULL);
                 return r;
-        *ret = there ? there : mine;
-        return 0;
+        }
+        r = end_making(t, serial, s);
+        if (r == 0)
+                *ret = s;
+        return r;
 }
 
 int slot_get(struct tree *t, struct op *op, uint64_t serial, struct slot **ret)
@@ -145,7 +257,6 @@ int slot_get(struct tree *t, struct op *op, uint64_t serial, struct slot **ret)
         struct fleet *fleet = atomic_load(&t->fleet);
         struct slot *s = slot_find(t, serial);
         struct sandbox *sb;
-        struct box_root root;
         int r;
 
         if (s) {
@@ -156,22 +267,44 @@ int slot_get(struct tree *t, struct op *op, uint64_t serial, struct slot **ret)
         sb = fleet ? fleet_by_serial(fleet, serial) : NULL;
         if (!sb)
                 return -ENODEV;
-        r = sandbox_root(sb, &op->call, &root);
+        r = slot_open(t, sb, &op->call, ret);
         if (r == -EINPROGRESS) {
                 op->wait_key = node_virtual(serial, 0, ROW_SANDBOX);
                 op->retry_ns = NEVER_NS;
         }
-        if (r == 0) {
-                r = slot_new(t, sb, &root, &s);
-                if (r < 0)
-                        (void)close(root.fd); /* only a directory was opened */
-                else
-                        r = slot_publish(t, serial, s, ret);
-                if (r == 0)
-                        slot_enter(op, *ret);
-        }
+        if (r == 0)
+                slot_enter(op, *ret);
         sandbox_unref(sb);
         return r;
+}
+
+int slot_deliver(struct tree *t, struct sandbox *sb, struct call *c)
+{
+        _cleanup_(slot_freep) struct slot *s = slot_find(t, sandbox_serial(sb));
+        struct vol_op op = {.call = c, .may_wait = true};
+
+        return s && s->volume->ops->sync ? s->volume->ops->sync(s->volume, &op) : 0;
+}
+
+void slot_resume(struct tree *t, struct sandbox *sb)
+{
+        _cleanup_(slot_freep) struct slot *s = NULL;
+        _cleanup_(closep) int dir = -1;
+        struct call c;
+        int r;
+
+        if (sandbox_is_direct(sb))
+                return;
+        dir = sandbox_open_volume_dir(sb);
+        if (dir < 0 || !volume_cached_has_dirty(dir))
+                return;
+        call_init(&c, clock_after(10 * NS_PER_S));
+        r = slot_open(t, sb, &c, &s);
+        if (r < 0)
+                log_warning("what was written before can't be delivered yet: %s: %s", errno_name(r),
+                            c.sentence);
+        else
+                on_changed(s);
 }
 
 void slot_gone(struct tree *t, uint64_t serial)
