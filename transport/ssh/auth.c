@@ -55,6 +55,13 @@ static bool takes(const struct auth *a, const char *method)
         return false;
 }
 
+/* Whether the server hung up; libssh2 then calls it a refusal at times. */
+static bool was_cut_short(const struct auth *a, int rc)
+{
+        return ssh_errno(rc) == -EHOSTUNREACH || a->k->parting[0] ||
+               (a->k->is_ended && a->k->in_at == a->k->in_size);
+}
+
 /* The result of a try: a refusal is no error. */
 static int judge(struct auth *a, int rc, const char *what)
 {
@@ -62,18 +69,19 @@ static int judge(struct auth *a, int rc, const char *what)
 
         if (rc == 0)
                 return LOGGED_IN;
+        if (was_cut_short(a, rc)) { /* after too many tries, for instance */
+                sock_reason(a->k, reason, sizeof(reason));
+                return call_fail(a->call, a->k->parting[0] ? -EACCES : -EHOSTUNREACH,
+                                 "logging in as '%s' was cut short: %s; tried %s%s%s",
+                                 a->target->user, reason, buf_str(&a->tried),
+                                 a->tried.size ? ", " : "", what);
+        }
         if (!ssh_is_fatal(rc)) {
                 tried(a, what, "refused");
                 return 0;
         }
         (void)libssh2_session_last_error(a->session, &text, NULL, 0);
-        if (ssh_errno(rc) != -EHOSTUNREACH)
-                return call_fail(a->call, ssh_errno(rc), "%s: %s", what, text ? text : "");
-        /* hung up on: after too many tries, for instance */
-        sock_reason(a->k, reason, sizeof(reason));
-        return call_fail(a->call, a->k->parting[0] ? -EACCES : -EHOSTUNREACH,
-                         "logging in as '%s' was cut short: %s; tried %s%s%s", a->target->user,
-                         reason, buf_str(&a->tried), a->tried.size ? ", " : "", what);
+        return call_fail(a->call, ssh_errno(rc), "%s: %s", what, text ? text : "");
 }
 
 static int get_methods(struct auth *a)
