@@ -630,14 +630,14 @@ def test_adopt_of_nothing(mount):
         assert "taken" not in mount.sandboxes()
 
 
-@pytest.mark.parametrize("kind", ["hold", "write"])
-def test_open_files_of_a_destroyed_sandbox(mount, kind):
-    box = mount.create("stale%s" % kind)
+@pytest.mark.parametrize("role", ["hold", "write"])
+def test_open_files_of_a_destroyed_sandbox(mount, role):
+    box = mount.create("stale%s" % role)
     file = os.open(box.fs / "file", os.O_WRONLY | os.O_CREAT)
     with open(box.dir / "status") as status:
         box.destroy()
         assert error_of(os.stat, box.dir) == "ENOENT"
-        if kind == "write":
+        if role == "write":
             assert error_of(os.write, file, b"x") in ("ESTALE", None)
         error_of(status.read)
     assert error_of(os.close, file) in ("ESTALE", None)
