@@ -64,6 +64,8 @@ void ssh_box_release(struct box *box)
 {
         struct ssh_box *b = ssh_box_of(box);
 
+        ssh_execs_done(b);
+        ssh_files_done(b);
         mutex_lock(&b->ssh->lock);
         list_remove(&b->link);
         mutex_unlock(&b->ssh->lock);

@@ -13,6 +13,7 @@
 #include "providers/ssh/config.h"
 #include "providers/ssh/pool.h"
 #include "providers/ssh/program.h"
+#include "providers/ssh/shell.h"
 #include "providers/ssh/ssh.h"
 #include "transport/base/cleanup.h"
 #include "transport/base/clock.h"
@@ -26,6 +27,7 @@
 
 static void free_host(struct ssh_host *h)
 {
+        shell_free(h->shell); /* its streams are on the connections */
         pool_free(h->dialer);
         if (h->config)
                 config_done_ssh(h->config);
@@ -50,7 +52,8 @@ static struct ssh_host *host_new(struct ssh_provider *ssh, const struct ssh_conf
         cond_init(&h->changed);
         config_id(config, h->id);
         h->config = calloc(1, sizeof(*h->config));
-        if (!h->config || config_copy(config, h->config) < 0 || pool_new(h, &h->dialer) < 0) {
+        if (!h->config || config_copy(config, h->config) < 0 || pool_new(h, &h->dialer) < 0 ||
+            shell_new(h, &h->shell) < 0) {
                 free_host(h);
                 return NULL;
         }

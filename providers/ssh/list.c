@@ -186,11 +186,18 @@ static int on_entry(void *ctx, const char *path, const struct stat *st, const ch
                        : 0;
 }
 
+static int on_listed(void *ctx, const char *path)
+{
+        (void)ctx;
+        (void)path;
+        return 0;
+}
+
 static int by_sftp(struct listing *l, struct call *c)
 {
         _cleanup_(words_done) struct words keys = {0};
         const struct sftp_listing what = {.root = l->base, .depth = 1};
-        const struct sftp_list_sink sink = {.entry = on_entry, .ctx = &keys};
+        const struct sftp_list_sink sink = {.entry = on_entry, .listed = on_listed, .ctx = &keys};
         int r = sftp_list(l->link->sftp, c, &what, &sink);
 
         if (r == -ENOENT)

@@ -139,11 +139,18 @@ static int on_entry(void *ctx, const char *path, const struct stat *st, const ch
         return 0;
 }
 
+static int on_listed(void *ctx, const char *path)
+{
+        (void)ctx;
+        (void)path;
+        return 0;
+}
+
 /* The deepest last: a directory comes before what is in it. */
 static int list(struct ssh_link *l, struct call *c, const char *top, struct tree *ret)
 {
         const struct sftp_listing what = {.root = top, .depth = 1000, .entries_max = ENTRIES_MAX};
-        const struct sftp_list_sink sink = {.entry = on_entry, .ctx = ret};
+        const struct sftp_list_sink sink = {.entry = on_entry, .listed = on_listed, .ctx = ret};
 
         ret->top = top;
         return sftp_list(l->sftp, c, &what, &sink);
