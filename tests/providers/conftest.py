@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sandboxes of a provider, without a mount."""
 
+import itertools
 import os
 import sys
 
@@ -19,10 +20,10 @@ def drive(base):
     need("bwrap")
     if not (mounts.build_directory() / "tests/providers/conform").exists():
         pytest.fail("tests/providers/conform is not built", pytrace=False)
-    made = []
+    made, count = [], itertools.count()
 
     def make(**options):
-        directory = base / ("d%d" % len(made))
+        directory = base / ("d%d" % next(count))
         directory.mkdir()
         directory.chmod(0o711)
         driver = Driver(directory, **options).start()
