@@ -277,11 +277,12 @@ static int begin_removal(struct cached *c, struct vol_op *op, uint64_t parent, c
         rm->x = meta_content(c->meta, rm->path);
         if (meta_get(c->meta, rm->path, &f) && f.exists)
                 rm->last = f.k.st;
+        if (S_ISREG(rm->last.st_mode) && rm->last.st_nlink > 1 &&
+            nodes_meet(&c->nodes, parent, name, &rm->last, &id) == 0)
+                rm->node = id.number;
         if (!rm->x)
                 return 0;
-        if (S_ISREG(rm->last.st_mode) && rm->last.st_nlink > 1 &&
-            nodes_meet(&c->nodes, parent, name, &rm->last, &id) == 0) {
-                rm->node = id.number;
+        if (rm->node != 0) {
                 r = content_before_rename(c, op, rm->x, true);
         } else {
                 r = content_before_removal(c, op, rm->x);
@@ -296,28 +297,27 @@ static void follow_removal(struct cached *c, struct removal *rm)
 {
         _cleanup_(freep) char *other = NULL;
 
-        if (rm->node != 0 && cached_path(c, rm->node, NULL, &other) == 0) {
-                meta_pass_content(c->meta, (struct content_head *)(void *)rm->x, other);
+        if (rm->node != 0 && cached_path(c, rm->node, NULL, &other) == 0)
                 meta_doubt(c->meta, other); /* it has one name less */
-                content_after_rename(c, rm->x);
+        if (!rm->is_begun)
                 return;
-        }
+        if (other)
+                meta_pass_content(c->meta, (struct content_head *)(void *)rm->x, other);
         if (rm->node != 0)
                 content_after_rename(c, rm->x);
         rm->last.st_nlink = 0;
-        content_after_removal(c, rm->x, true, &rm->last);
+        if (!other)
+                content_after_removal(c, rm->x, true, &rm->last);
 }
 
 static void end_removal(struct cached *c, struct removal *rm, bool is_removed)
 {
-        if (rm->is_begun) {
-                if (is_removed)
-                        follow_removal(c, rm);
-                else if (rm->node != 0)
-                        content_after_rename(c, rm->x);
-                else
-                        content_after_removal(c, rm->x, false, &rm->last);
-        }
+        if (is_removed)
+                follow_removal(c, rm);
+        else if (rm->is_begun && rm->node != 0)
+                content_after_rename(c, rm->x);
+        else if (rm->is_begun)
+                content_after_removal(c, rm->x, false, &rm->last);
         if (rm->node != 0)
                 nodes_forget(&c->nodes, rm->node, 1);
         content_unref(rm->x);

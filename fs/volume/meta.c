@@ -1236,15 +1236,16 @@ void meta_told(struct meta *m, const struct content_head *x, const struct meta_s
 
 void meta_doubt(struct meta *m, const char *path)
 {
-        uint32_t slot;
+        bool is_shadowed = false;
+        uint32_t slot, dir;
 
         mutex_lock(&m->lock);
         slot = lookup(m, path);
-        if (slot != 0) {
+        dir = path[0] != '\0' ? resolve(m, ROOT, path, dir_size(path), 0, &is_shadowed) : 0;
+        if (slot != 0)
                 at(m, slot)->sent_ns = 0;
-                if (slot != ROOT)
-                        at(m, at(m, slot)->parent)->listed_ns = 0;
-        }
+        if (dir != 0)
+                at(m, dir)->listed_ns = 0;
         mutex_unlock(&m->lock);
 }
 
