@@ -1,0 +1,277 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Two threads. The ender tells ends that need nothing from the network, and closes what nobody
+ * wants any more: it never waits for the host. The errand boy feeds stdin, opens spare channels and
+ * removes leavings: he does little else than wait for it.
+ */
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "providers/ssh/exec_host.h"
+#include "providers/ssh/script.h"
+#include "providers/ssh/shell.h"
+#include "transport/base/cleanup.h"
+
+#define CALL_NS (10 * NS_PER_S)
+#define FEED_MAX ((size_t)256 * 1024) /* in one script */
+#define FEED_AGAIN_NS (500 * NS_PER_MS)
+#define LEAVING_AGAIN_NS (5 * NS_PER_S)
+#define PUNCH_STEP (UINT64_C(16) << 20)
+#define PUNCH_KEEP (UINT64_C(8) << 20) /* fetched a moment ago: our disk may lose it yet */
+
+/* ---- the ender ---- */
+
+static struct ssh_exec *next_end_locked(struct exec_host *eh) REQUIRES(eh->lock)
+{
+        list_for_each (at, &eh->execs) {
+                struct ssh_exec *x = container_of(at, struct ssh_exec, link);
+
+                if (!x->is_followed || x->is_busy)
+                        continue;
+                if (!x->sink ||
+                    (x->has_end && x->report.has_bytes && x->report.size[0] < SCRIPT_INLINE &&
+                     x->report.size[1] < SCRIPT_INLINE)) {
+                        x->is_busy = true;
+                        x->refs++;
+                        return x;
+                }
+        }
+        return NULL;
+}
+
+static void finish(struct ssh_exec *x)
+{
+        bool has_end;
+
+        mutex_lock(&x->host->lock);
+        has_end = x->sink && x->has_end;
+        mutex_unlock(&x->host->lock);
+        if (has_end) {
+                sink_inline(x);
+                sink_end(x, &x->end);
+        }
+        exec_let_go(x);
+}
+
+void *exec_ender(void *exec_host)
+{
+        struct exec_host *eh = exec_host;
+
+        mutex_lock(&eh->lock);
+        for (;;) {
+                struct ssh_exec *x = next_end_locked(eh);
+
+                if (x) {
+                        mutex_unlock(&eh->lock);
+                        finish(x);
+                        mutex_lock(&eh->lock);
+                } else if (eh->is_ending && list_is_empty(&eh->execs)) {
+                        break;
+                } else {
+                        cond_wait(&eh->changed, &eh->lock);
+                }
+        }
+        mutex_unlock(&eh->lock);
+        return NULL;
+}
+
+/* ---- stdin ---- */
+
+static struct ssh_exec *next_feed_locked(struct exec_host *eh, uint64_t *next_ns) REQUIRES(eh->lock)
+{
+        uint64_t now = clock_mono_ns();
+
+        list_for_each (at, &eh->execs) {
+                struct ssh_exec *x = container_of(at, struct ssh_exec, link);
+
+                if (!x->is_followed || !x->has_stdin || x->has_end || !x->sink)
+                        continue;
+                if (x->input.size == 0 && (!x->is_last || x->is_last_fed))
+                        continue;
+                if (x->feed_ns <= now) {
+                        x->refs++;
+                        return x;
+                }
+                if (x->feed_ns < *next_ns)
+                        *next_ns = x->feed_ns;
+        }
+        return NULL;
+}
+
+/* `size` bytes are there; or r, an error, or 3: nobody will ever read them. */
+static void fed_locked(struct exec_host *eh, struct ssh_exec *x, size_t size, bool is_last, int r)
+        REQUIRES(eh->lock)
+{
+        if (r < 0) {
+                x->feed_ns = clock_after(FEED_AGAIN_NS);
+                return;
+        }
+        buf_drop(&x->input, size);
+        x->input_at += size;
+        x->is_last_fed |= is_last;
+        if (r > 0)
+                x->taken = x->input_at;
+        x->pause_ns = 0;
+        x->due_ns = clock_after(2 * NS_PER_MS);
+        cond_broadcast(&eh->changed);
+}
+
+/* True: there was something to feed. */
+static bool feed(struct exec_host *eh, uint64_t *next_ns)
+{
+        _cleanup_(buf_wipe) struct buf script = BUF_INIT(5 * FEED_MAX);
+        struct ssh_exec *x;
+        struct call c;
+        size_t size = 0;
+        bool is_last = false;
+        int r = 0, code = 0;
+
+        mutex_lock(&eh->lock);
+        x = next_feed_locked(eh, next_ns);
+        if (x) {
+                size = x->input.size < FEED_MAX ? x->input.size : FEED_MAX;
+                is_last = x->is_last && size == x->input.size;
+                r = script_feed(&script, x->prefix, x->input_at, x->input.data, size, is_last);
+        }
+        mutex_unlock(&eh->lock);
+        if (!x)
+                return false;
+        if (r == 0)
+                r = exec_call_begin(eh, EXEC_ERRAND, &c, CALL_NS);
+        if (r == 0)
+                r = shell_run_buf(eh->host, &c, buf_str(&script), NULL, &code);
+        exec_call_end(eh, EXEC_ERRAND);
+        mutex_lock(&eh->lock);
+        fed_locked(eh, x, size, is_last, r < 0 ? r : code == 3 ? 3 : code != 0 ? -EIO : 0);
+        exec_unref_locked(eh, x);
+        mutex_unlock(&eh->lock);
+        return true;
+}
+
+/* ---- the host's disk ---- */
+
+static struct ssh_exec *next_punch_locked(struct exec_host *eh, unsigned *ret_stream,
+                                          uint64_t *ret_size) REQUIRES(eh->lock)
+{
+        list_for_each (at, &eh->execs) {
+                struct ssh_exec *x = container_of(at, struct ssh_exec, link);
+
+                for (unsigned f = 0; f < 2; f++) {
+                        uint64_t size = x->given[f] / PUNCH_STEP * PUNCH_STEP;
+
+                        if (!x->is_followed || x->has_end || x->given[f] < PUNCH_KEEP ||
+                            size > x->given[f] - PUNCH_KEEP || size < x->punched[f] + PUNCH_STEP)
+                                continue;
+                        x->punched[f] = size; /* tried once */
+                        x->refs++;
+                        *ret_stream = f;
+                        *ret_size = size;
+                        return x;
+                }
+        }
+        return NULL;
+}
+
+static bool punch(struct exec_host *eh)
+{
+        _cleanup_(buf_done) struct buf script = BUF_INIT(64 * 1024);
+        struct ssh_exec *x;
+        unsigned stream = 0;
+        uint64_t size = 0;
+        struct call c;
+        int code;
+
+        if (!(host_known(eh->host) & HOST_FALLOCATE))
+                return false;
+        mutex_lock(&eh->lock);
+        x = next_punch_locked(eh, &stream, &size);
+        mutex_unlock(&eh->lock);
+        if (!x)
+                return false;
+        if (script_punch(&script, x->prefix, stream, size) == 0 &&
+            exec_call_begin(eh, EXEC_ERRAND, &c, CALL_NS) == 0)
+                (void)shell_run_buf(eh->host, &c, buf_str(&script), NULL,
+                                    &code); /* else it keeps its space */
+        exec_call_end(eh, EXEC_ERRAND);
+        mutex_lock(&eh->lock);
+        exec_unref_locked(eh, x);
+        mutex_unlock(&eh->lock);
+        return true;
+}
+
+/* ---- leavings ---- */
+
+static struct leaving *next_leaving_locked(struct exec_host *eh, uint64_t *next_ns)
+        REQUIRES(eh->lock)
+{
+        struct leaving *l;
+
+        if (list_is_empty(&eh->leavings))
+                return NULL;
+        if (eh->leaving_retry_ns > clock_mono_ns()) {
+                if (eh->leaving_retry_ns < *next_ns)
+                        *next_ns = eh->leaving_retry_ns;
+                return NULL;
+        }
+        l = container_of(eh->leavings.next, struct leaving, link);
+        list_remove(&l->link);
+        return l;
+}
+
+static bool remove_leaving(struct exec_host *eh, uint64_t *next_ns)
+{
+        _cleanup_(buf_done) struct buf script = BUF_INIT(64 * 1024);
+        struct leaving *l;
+        struct call c;
+        int r, code;
+
+        mutex_lock(&eh->lock);
+        l = next_leaving_locked(eh, next_ns);
+        mutex_unlock(&eh->lock);
+        if (!l)
+                return false;
+        r = exec_call_begin(eh, EXEC_ERRAND, &c, CALL_NS);
+        if (r == 0)
+                r = script_remove(&script, l->run, l->numbers, l->count);
+        if (r == 0)
+                r = shell_run_buf(eh->host, &c, buf_str(&script), NULL, &code);
+        exec_call_end(eh, EXEC_ERRAND);
+        mutex_lock(&eh->lock);
+        if (r < 0 && r != -EOPNOTSUPP && r != -E2BIG) {
+                eh->leaving_retry_ns = clock_after(LEAVING_AGAIN_NS);
+                list_add_tail(&eh->leavings, &l->link);
+                l = NULL;
+        }
+        mutex_unlock(&eh->lock);
+        if (l)
+                free(l->run);
+        free(l);
+        return true;
+}
+
+/* ---- the errand boy ---- */
+
+void *exec_errand(void *exec_host)
+{
+        struct exec_host *eh = exec_host;
+        bool is_ending = false;
+
+        while (!is_ending) {
+                uint64_t next_ns = NEVER_NS, spare_ns;
+
+                if (feed(eh, &next_ns))
+                        continue;
+                spare_ns = channel_errand(eh);
+                if (spare_ns == 0 || remove_leaving(eh, &next_ns) || punch(eh))
+                        spare_ns = 0;
+                if (spare_ns < next_ns)
+                        next_ns = spare_ns;
+                mutex_lock(&eh->lock);
+                if (next_ns > 0 && !eh->is_ending)
+                        (void)cond_wait_until(&eh->changed, &eh->lock, next_ns);
+                is_ending = eh->is_ending;
+                mutex_unlock(&eh->lock);
+        }
+        return NULL;
+}

@@ -1,0 +1,541 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Helper shells. One script as it goes to a helper, T being its 128 random bits:
+ *
+ *      { printf '%s\n' T; ( LC_ALL=C; export LC_ALL; SCRIPT
+ *      ) </dev/null; printf '\nT %s\n' $?; printf '\nT\n' >&2; }
+ *
+ * What comes before the first T is a banner; stdout of the script is what stands between it and
+ * "\nT CODE\n"; stderr ends with the other. A compound command is read whole before any of it runs:
+ * one that a dying connection cut off does nothing.
+ *
+ * A helper is idle, busy for one caller, or dead. Only its caller, or who takes a dead one off the
+ * list, closes its stream; while busy, what its run holds is the stream's thread's alone, until
+ * `is_done` or the end is set under the lock.
+ */
+
+#include "providers/ssh/shell.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "providers/ssh/exec_host.h"
+#include "providers/ssh/script.h"
+#include "providers/ssh/shell_host.h"
+#include "providers/ssh/ssh.h"
+#include "transport/base/cleanup.h"
+#include "transport/base/clock.h"
+
+#define PROGRESS_NS (10 * NS_PER_S) /* without a byte */
+#define LOOK_NS (50 * NS_PER_MS) /* how often a waiter looks whether it was cancelled */
+#define ANOTHER_NS (20 * NS_PER_MS) /* all were busy this long: another one */
+#define SCRIPT_MAX ((size_t)8 << 20)
+#define ERR_MAX ((size_t)16 * 1024) /* of stderr that is held at once */
+#define ERR_HEAD ((size_t)512) /* of it that a sentence may need */
+#define TOKEN_SIZE (SCRIPT_TOKEN_SIZE - 1)
+
+enum phase { BEFORE, WITHIN, CODE, AFTER };
+
+/* What a busy helper does. */
+struct run {
+        char token[TOKEN_SIZE + 1];
+        struct shell_sink *to;
+        enum phase phase;
+        struct buf hold; /* of stdout: what may be the beginning of a frame */
+        struct buf err;
+        bool has_err_end;
+        bool has_moved; /* output came since it was last looked at */
+        int code;
+        int error; /* the sink's, or ours */
+};
+
+struct helper {
+        struct list link; /* of the shell */
+        struct shell *shell;
+        struct stream *stream;
+        struct run *run; /* NULL while idle; set and cleared under the lock */
+        bool is_proven; /* it has answered once */
+        /* guarded by the shell's lock */
+        bool is_done;
+        bool has_ended;
+        struct stream_end end;
+        uint64_t heard_ns;
+};
+
+static void helper_free(struct helper *p)
+{
+        stream_close(p->stream);
+        free(p);
+}
+
+/* ---- from the stream's thread ---- */
+
+/* Bytes at the end of `data` that may be the beginning of "\nT ". */
+static size_t held_back(const char *data, size_t size, const char *mark, size_t mark_size)
+{
+        for (size_t n = size < mark_size ? size : mark_size - 1; n > 0; n--) {
+                if (memcmp(data + size - n, mark, n) == 0)
+                        return n;
+        }
+        return 0;
+}
+
+static void give(struct run *run, const char *data, size_t size)
+{
+        run->has_moved |= size > 0;
+        if (size > 0 && run->error == 0 && run->to)
+                run->error = run->to->data(run->to, data, size);
+}
+
+/* Takes what it can of the bytes; the number of those taken. */
+static size_t take_before(struct run *run, const char *data, size_t size)
+{
+        char mark[TOKEN_SIZE + 2];
+        const char *at;
+
+        (void)snprintf(mark, sizeof(mark), "%s\n", run->token);
+        at = memmem(data, size, mark, TOKEN_SIZE + 1);
+        if (!at)
+                return size - held_back(data, size, mark, TOKEN_SIZE + 1);
+        run->phase = WITHIN;
+        return (size_t)(at - data) + TOKEN_SIZE + 1;
+}
+
+static size_t take_within(struct run *run, const char *data, size_t size)
+{
+        char mark[TOKEN_SIZE + 3];
+        const char *at;
+        size_t n;
+
+        (void)snprintf(mark, sizeof(mark), "\n%s ", run->token);
+        at = memmem(data, size, mark, TOKEN_SIZE + 2);
+        n = at ? (size_t)(at - data) : size - held_back(data, size, mark, TOKEN_SIZE + 2);
+        give(run, data, n);
+        if (!at)
+                return n;
+        run->phase = CODE;
+        return n + TOKEN_SIZE + 2;
+}
+
+static size_t take_code(struct run *run, const char *data, size_t size)
+{
+        const char *at = memchr(data, '\n', size);
+        int code = 0;
+
+        if (!at) {
+                if (size > 3)
+                        run->error = -EPROTO;
+                return 0;
+        }
+        for (const char *p = data; p < at; p++) {
+                if (*p < '0' || *p > '9' || code > 255)
+                        run->error = -EPROTO;
+                else
+                        code = code * 10 + (*p - '0');
+        }
+        run->code = code;
+        run->phase = AFTER;
+        return (size_t)(at - data) + 1;
+}
+
+static size_t take_some(struct run *run, const char *data, size_t size)
+{
+        switch (run->phase) {
+        case BEFORE: return take_before(run, data, size);
+        case WITHIN: return take_within(run, data, size);
+        case CODE: return take_code(run, data, size);
+        case AFTER: break;
+        }
+        return size;
+}
+
+static size_t take_all(struct run *run, const char *data, size_t size)
+{
+        size_t at = 0, n;
+
+        while (at < size && run->error == 0 && (n = take_some(run, data + at, size - at)) > 0)
+                at += n;
+        return at;
+}
+
+static void take_out(struct run *run, const char *data, size_t size)
+{
+        size_t n;
+
+        if (run->hold.size == 0) {
+                n = take_all(run, data, size);
+                data += n;
+                size -= n;
+        }
+        if (size == 0 || run->error != 0)
+                return;
+        run->error = buf_add(&run->hold, data, size);
+        if (run->error == 0 && run->hold.size > 0)
+                buf_drop(&run->hold, take_all(run, run->hold.data, run->hold.size));
+}
+
+static void take_err(struct run *run, const char *data, size_t size)
+{
+        char mark[TOKEN_SIZE + 3];
+        const char *at;
+
+        (void)snprintf(mark, sizeof(mark), "\n%s\n", run->token);
+        while (size > 0 && !run->has_err_end && run->error == 0) {
+                size_t n = size < ERR_MAX / 2 ? size : ERR_MAX / 2;
+
+                run->error = buf_add(&run->err, data, n);
+                data += n;
+                size -= n;
+                at = run->err.size > 0 ? memmem(run->err.data, run->err.size, mark, TOKEN_SIZE + 2)
+                                       : NULL;
+                if (at) {
+                        run->has_err_end = true;
+                        run->err.size = (size_t)(at - run->err.data);
+                } else if (run->err.size > ERR_HEAD + TOKEN_SIZE + 2) {
+                        size_t tail = TOKEN_SIZE + 2;
+
+                        memmove(run->err.data + ERR_HEAD, run->err.data + run->err.size - tail,
+                                tail);
+                        run->err.size = ERR_HEAD + tail;
+                }
+        }
+}
+
+static void on_data(void *ctx, bool is_stderr, const void *data, size_t size)
+{
+        struct helper *p = ctx;
+        struct run *run;
+
+        mutex_lock(&p->shell->lock);
+        run = p->is_done ? NULL : p->run;
+        mutex_unlock(&p->shell->lock);
+        if (!run)
+                return; /* nobody asked */
+        if (is_stderr)
+                take_err(run, data, size);
+        else
+                take_out(run, data, size);
+        mutex_lock(&p->shell->lock);
+        if (run->has_moved)
+                p->heard_ns = clock_mono_ns();
+        run->has_moved = false;
+        if (run->error != 0 || (run->phase == AFTER && run->has_err_end)) {
+                p->is_done = true;
+                cond_broadcast(&p->shell->changed);
+        }
+        mutex_unlock(&p->shell->lock);
+}
+
+static void on_end(void *ctx, const struct stream_end *end)
+{
+        struct helper *p = ctx;
+
+        mutex_lock(&p->shell->lock);
+        p->has_ended = true;
+        p->end = *end;
+        cond_broadcast(&p->shell->changed);
+        mutex_unlock(&p->shell->lock);
+}
+
+/* ---- helpers ---- */
+
+static int helper_new(struct shell *s, struct call *c, struct helper **ret)
+{
+        struct helper *p = calloc(1, sizeof(*p));
+        int r;
+
+        if (!p)
+                return call_fail(c, -ENOMEM, "out of memory");
+        list_init(&p->link);
+        p->shell = s;
+        r = host_open_program(s->host, c, "exec sh",
+                              &(struct stream_events){.data = on_data, .end = on_end, .ctx = p},
+                              &p->stream);
+        if (r < 0) {
+                free(p);
+                return r;
+        }
+        *ret = p;
+        return 0;
+}
+
+/* An idle one that lives, or NULL; dead ones go to `dead`, to be closed without the lock. */
+static struct helper *take_idle_locked(struct shell *s, struct list *dead) REQUIRES(s->lock)
+{
+        struct helper *found = NULL;
+
+        list_for_each_safe (at, next, &s->helpers) {
+                struct helper *p = container_of(at, struct helper, link);
+
+                if (p->run)
+                        continue;
+                if (p->has_ended) {
+                        list_remove(&p->link);
+                        list_add_tail(dead, &p->link);
+                        s->helper_count--;
+                } else if (!found) {
+                        found = p;
+                }
+        }
+        return found;
+}
+
+static void bury(struct list *dead)
+{
+        list_for_each_safe (at, next, dead) {
+                list_remove(at);
+                helper_free(container_of(at, struct helper, link));
+        }
+}
+
+/* Counts one more that is being opened, or takes an idle one for `run`. */
+static int reserve_locked(struct shell *s, struct call *c, struct run *run, struct list *dead,
+                          struct helper **ret) REQUIRES(s->lock)
+{
+        uint64_t another_ns = clock_after(ANOTHER_NS);
+        int r = 0;
+
+        while (r == 0) {
+                struct helper *p = take_idle_locked(s, dead);
+                uint64_t now = clock_mono_ns();
+
+                if (p) {
+                        p->run = run;
+                        *ret = p;
+                        return 0;
+                }
+                if (s->helper_count == 0 ||
+                    (s->helper_count < SHELL_COUNT_MAX && now >= another_ns)) {
+                        s->helper_count++;
+                        *ret = NULL;
+                        return 0;
+                }
+                (void)cond_wait_until(&s->changed, &s->lock,
+                                      now < another_ns ? another_ns : now + LOOK_NS);
+                r = call_check(c);
+        }
+        return call_fail_errno(c, r, "the host's shell is busy");
+}
+
+/* A helper for `run` alone, until let_go. */
+static int take(struct shell *s, struct call *c, struct run *run, struct helper **ret)
+{
+        struct list dead = LIST_INIT(dead);
+        struct helper *p = NULL;
+        int r;
+
+        mutex_lock(&s->lock);
+        r = reserve_locked(s, c, run, &dead, &p);
+        mutex_unlock(&s->lock);
+        bury(&dead);
+        if (r < 0)
+                return r;
+        if (!p) {
+                r = helper_new(s, c, &p);
+                mutex_lock(&s->lock);
+                if (p) {
+                        p->run = run;
+                        list_add_tail(&s->helpers, &p->link);
+                } else {
+                        s->helper_count--;
+                }
+                cond_broadcast(&s->changed);
+                mutex_unlock(&s->lock);
+        }
+        *ret = p;
+        return r;
+}
+
+/* Back to the others, or closed when it isn't known to be at its prompt. */
+static void let_go(struct helper *p, bool is_clean)
+{
+        struct shell *s = p->shell;
+
+        if (!is_clean) {
+                mutex_lock(&s->lock);
+                list_remove(&p->link);
+                mutex_unlock(&s->lock);
+                helper_free(p); /* no event comes after this: the run is the caller's again */
+        }
+        mutex_lock(&s->lock);
+        if (is_clean) {
+                p->run = NULL;
+                p->is_done = false;
+                p->is_proven = true;
+        } else {
+                s->helper_count--;
+        }
+        cond_broadcast(&s->changed);
+        mutex_unlock(&s->lock);
+}
+
+/* ---- one script ---- */
+
+static int compose(const struct run *run, const char *script, struct buf *to)
+{
+        return buf_addf(to,
+                        "{ printf '%%s\\n' %s; ( LC_ALL=C; export LC_ALL\n%s\n) </dev/null; "
+                        "printf '\\n%s %%s\\n' $?; printf '\\n%s\\n' >&2; }\n",
+                        run->token, script, run->token, run->token);
+}
+
+/* Why a helper that ended did. */
+static int ended_locked(const struct helper *p, const struct run *run, struct call *c)
+{
+        if (p->end.error < 0)
+                return call_fail(c, p->end.error, "%s",
+                                 p->end.sentence[0] ? p->end.sentence : "the connection ended");
+        if (!p->is_proven && run->phase == BEFORE)
+                return call_fail(c, -EOPNOTSUPP, "the account runs no commands");
+        return call_fail(c, -EPROTO, "the host's shell ended");
+}
+
+static int wait_done(struct helper *p, struct run *run, struct call *c)
+{
+        struct shell *s = p->shell;
+        int r = 0;
+
+        mutex_lock(&s->lock);
+        while (!p->is_done && !p->has_ended && r == 0) {
+                uint64_t look_ns = clock_after(LOOK_NS);
+
+                if (p->heard_ns > 0 && c->deadline_ns < p->heard_ns + PROGRESS_NS)
+                        c->deadline_ns = p->heard_ns + PROGRESS_NS;
+                (void)cond_wait_until(&s->changed, &s->lock,
+                                      look_ns < c->deadline_ns ? look_ns : c->deadline_ns);
+                if (!p->is_done && !p->has_ended)
+                        r = call_check(c);
+        }
+        if (p->is_done)
+                r = 0;
+        else if (p->has_ended)
+                r = ended_locked(p, run, c);
+        else
+                r = call_fail_errno(c, r, "the host's shell");
+        mutex_unlock(&s->lock);
+        return r;
+}
+
+static void say_stderr(struct run *run, struct call *c)
+{
+        char *text;
+        size_t size = run->err.size;
+
+        if (run->code == 0 || size == 0)
+                return;
+        text = run->err.data;
+        while (size > 0 && (text[size - 1] == '\n' || text[size - 1] == '\r'))
+                size--;
+        (void)call_fail(c, -EIO, "%.*s", (int)size, text); /* the sentence only */
+}
+
+static int run_on(struct helper *p, struct run *run, struct call *c, const struct buf *text)
+{
+        int r;
+
+        p->heard_ns = 0;
+        r = stream_send(p->stream, text->data, text->size);
+        if (r < 0) {
+                let_go(p, false);
+                return r == -EPIPE ? -EPIPE : call_fail_errno(c, r, "the host's shell");
+        }
+        r = wait_done(p, run, c);
+        if (r == 0 && run->error < 0)
+                r = run->error;
+        let_go(p, r == 0 && run->phase == AFTER && run->has_err_end);
+        return r;
+}
+
+static int run_script(struct shell *s, struct call *c, struct run *run, const struct buf *text)
+{
+        struct helper *p = NULL;
+        int r = -EPIPE;
+
+        /* -EPIPE: it was dead before anything was sent. */
+        for (unsigned i = 0; i < SHELL_COUNT_MAX + 1 && r == -EPIPE; i++) {
+                r = take(s, c, run, &p);
+                if (r == 0 && p)
+                        r = run_on(p, run, c, text);
+        }
+        return r == -EPIPE ? call_fail(c, -EHOSTUNREACH, "the connection ended") : r;
+}
+
+int shell_run(struct ssh_host *h, struct call *c, const char *script, struct shell_sink *to,
+              int *ret_code)
+{
+        _cleanup_(buf_wipe) struct buf text = BUF_INIT(SCRIPT_MAX);
+        struct run run = {
+                .to = to, .hold = BUF_INIT((size_t)2 << 20), .err = BUF_INIT(2 * ERR_MAX)};
+        int r = script_token(run.token);
+
+        if (r == 0)
+                r = compose(&run, script, &text);
+        if (r < 0)
+                return call_fail_errno(c, r, "a script for the host");
+        r = run_script(h->shell, c, &run, &text);
+        if (r == 0) {
+                say_stderr(&run, c);
+                *ret_code = run.code;
+        }
+        buf_done(&run.hold);
+        buf_done(&run.err);
+        return r;
+}
+
+struct buf_sink {
+        struct shell_sink sink;
+        struct buf *out;
+};
+
+static int add_to_buf(struct shell_sink *to, const void *data, size_t size)
+{
+        struct buf_sink *s = container_of(to, struct buf_sink, sink);
+
+        return s->out ? buf_add(s->out, data, size) : 0;
+}
+
+int shell_run_buf(struct ssh_host *h, struct call *c, const char *script, struct buf *out,
+                  int *ret_code)
+{
+        struct buf_sink to = {.sink = {.data = add_to_buf}, .out = out};
+        int r = shell_run(h, c, script, &to.sink, ret_code);
+
+        return r < 0 && !c->sentence[0] ? call_fail_errno(c, r, "what the host's shell said") : r;
+}
+
+/* ---- life ---- */
+
+int shell_new(struct ssh_host *h, struct shell **ret)
+{
+        struct shell *s = calloc(1, sizeof(*s));
+        int r;
+
+        if (!s)
+                return -ENOMEM;
+        s->host = h;
+        list_init(&s->helpers);
+        mutex_init(&s->lock);
+        cond_init(&s->changed);
+        r = exec_host_new(h, &s->execs);
+        if (r < 0) {
+                shell_free(s);
+                return r;
+        }
+        *ret = s;
+        return 0;
+}
+
+void shell_free(struct shell *s)
+{
+        if (!s)
+                return;
+        exec_host_free(s->execs);
+        bury(&s->helpers);
+        cond_done(&s->changed);
+        mutex_done(&s->lock);
+        free(s);
+}
