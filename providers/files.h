@@ -7,7 +7,12 @@
  *          "." or ".."; any other bytes but NUL. A link in the last place is never followed.
  * Stats:   a struct stat with what the service can tell, 0 elsewhere: st_ino, st_nlink, st_ctim and
  *          st_blocks may be unknown, st_mode always has its type. st_uid and st_gid say nothing.
- * Names:   that hold '/' or NUL, or are "", "." or "..", never come out of a provider.
+ * Times:   st_mtim.tv_nsec is 0 where only the seconds are known; from one service both may come,
+ *          by different calls (find tells them, SFTP doesn't). So two answers are about the same
+ *          content when sizes and seconds are equal, and nanoseconds where neither is 0; and that
+ *          proves nothing of a file that could have been changed again within that second.
+ * Names:   that hold '/' or NUL, or are "", "." or "..", never come out of a provider; nor those
+ *          of its own temporary files (".sbxfs-" and 20 letters or digits).
  * Errors:  of one file are a result beside it, as the file system shows them (ENOENT, EACCES,
  *          ENOTDIR, ENOTEMPTY, ENOSPC, ...); what a function itself returns concerns the whole call
  *          (-EHOSTUNREACH, -ETIMEDOUT, -EHOSTDOWN, -ENODEV, -EPROTO, -EINTR).
@@ -84,7 +89,7 @@ enum change_kind {
         /*
          * The whole file anew: `from` is written to a temporary name beside and renamed over
          * `path`, with `mode`; with CHANGE_EXCLUSIVE it must not have existed. The last component
-         * is replaced if it is a link.
+         * is replaced if it is a link. With extents: only these, holes elsewhere.
          */
         CHANGE_STORE,
         CHANGE_WRITE, /* the extents of `from` in place; then `size`, with FILE_SET_SIZE */
@@ -121,7 +126,7 @@ struct change {
 
         /* what came of it */
         int error; /* 0; -errno; -EINPROGRESS: not known, the call failed before its answer */
-        bool has_st; /* `st` is what the file is now */
+        bool has_st; /* `st` is what the file is now; may be false though there was no error */
         struct stat st;
 };
 
