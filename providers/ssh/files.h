@@ -78,6 +78,7 @@ int find_stat(struct spot *s, struct call *c, const char *path, struct stat *ret
 int why_change(const struct spot *s, struct call *c, const struct change *x, int error);
 /* The same of something that was only to be looked at or read. */
 int why_path(const struct spot *s, struct call *c, const char *path, int error);
+int why_listing(const struct spot *s, struct call *c, const char *path, int error);
 
 /* ---- files_left.c ---- */
 

@@ -280,8 +280,14 @@ static int list_by_sftp(struct spot *s, struct call *c, const struct file_listin
                                              .entries_max = what->entries_max,
                                              .skip = what->skip,
                                              .wants_targets = true};
+        struct sftp_stat_item item = {.path = root};
+        int r = root ? sftp_stat(s->sftp, c, &item, 1) : -ENOMEM;
 
-        return root ? sftp_list(s->sftp, c, &listing, &sink) : -ENOMEM;
+        if (r < 0 || item.error < 0)
+                return r < 0 ? r : item.error;
+        if (!S_ISDIR(item.st.st_mode))
+                return -ENOTDIR; /* the server would follow a link */
+        return sftp_list(s->sftp, c, &listing, &sink);
 }
 
 int ssh_list_files(struct box *b, struct call *c, const struct file_listing *what,
@@ -293,8 +299,8 @@ int ssh_list_files(struct box *b, struct call *c, const struct file_listing *wha
         if (r < 0)
                 return r;
         r = s.has_find ? list_by_find(&s, c, what, to) : list_by_sftp(&s, c, what, to);
-        if (r == -ENOENT)
-                r = why_path(&s, c, what->path, r);
+        if (r == -ENOENT || r == -EIO)
+                r = why_listing(&s, c, what->path, r);
         if (r == -ENOENT && !what->path[0])
                 ssh_box_missed(s.box);
         return r;

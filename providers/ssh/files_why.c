@@ -106,6 +106,17 @@ int why_path(const struct spot *s, struct call *c, const char *path, int error)
         return at.error;
 }
 
+int why_listing(const struct spot *s, struct call *c, const char *path, int error)
+{
+        struct way at;
+
+        if (!look(s, c, path, NULL, &at, NULL))
+                return error;
+        if (at.error != 0)
+                return at.error;
+        return at.st.st_mode != 0 && !S_ISDIR(at.st.st_mode) ? -ENOTDIR : error;
+}
+
 /* ---- changes ---- */
 
 static bool is_there(const struct way *w)
