@@ -52,6 +52,7 @@ class Files:
         self.driver = driver
         self.box = box
         self.real = Path(real)
+        self.has_shell = True
 
     def ask(self, op, **arguments):
         return self.driver.ask(op, box=self.box, **arguments)
