@@ -383,7 +383,9 @@ def test_server_with_an_rsa_key_only(sshd):
 # -- logging in
 
 @pytest.mark.parametrize("kind", ["ed25519", "ecdsa"])
-def test_keys_in_order(server, base, kind):
+def test_keys_in_order(server, base, kind, monkeypatch):
+    if kind == "ecdsa":  # libssh2 1.10 forgets two numbers of each that it reads, in libcrypto
+        monkeypatch.setenv("ASAN_OPTIONS", os.environ.get("ASAN_OPTIONS", "") + ":detect_leaks=0")
     good = base / "good"
     server.authorize(make_key(good, kind))
     (base / "good.pub").unlink()

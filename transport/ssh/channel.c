@@ -495,6 +495,7 @@ static int signal_number(const char *name)
         return 0;
 }
 
+/* libssh2 does not tell a missing status from 0; sshd always sends one, or a signal. */
 static void get_end(struct channel *ch, struct stream_end *end)
 {
         LIBSSH2_SESSION *session = ch->ssh->sock.session;

@@ -45,6 +45,7 @@ static struct ssh *ssh_new(const struct ssh_target *t)
         list_init(&s->fresh);
         s->proxy = (struct dial_proxy){.fd = -1, .log_fd = -1, .pidfd = -1};
         s->sock.fd = s->sock.log_fd = -1;
+        list_init(&s->sock.blocks);
         s->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
         if (s->wake_fd < 0 ||
             asprintf(&s->name, "%s port %u", t->host, t->port ? t->port : 22) < 0) {

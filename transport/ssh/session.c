@@ -75,7 +75,10 @@ void ssh_measured(struct ssh *s, uint64_t since_ns)
 {
         uint64_t now = clock_mono_ns() - since_ns, before = atomic_load(&s->round_trip);
 
-        atomic_store(&s->round_trip, before == 0 ? now : (before * 7 + now) / 8);
+        /* What took longer may have waited behind others. */
+        atomic_store(&s->round_trip, before == 0    ? now
+                                     : now < before ? (before + now) / 2
+                                                    : (before * 7 + now) / 8);
 }
 
 /* -- one turn */

@@ -25,6 +25,7 @@
 /* -- memory */
 
 struct block {
+        struct list link; /* in sock->blocks */
         size_t size;
         char data[] __attribute__((aligned(16)));
 };
@@ -40,8 +41,14 @@ void *sock_alloc(size_t size, void **abstract)
         if (!b)
                 return NULL;
         b->size = size;
+        list_add_tail(&k->blocks, &b->link);
         k->memory += size;
         return b->data;
+}
+
+static struct block *block_of(void *data)
+{
+        return container_of(data, struct block, data);
 }
 
 static void release(void *data, void **abstract)
@@ -51,7 +58,8 @@ static void release(void *data, void **abstract)
 
         if (!data)
                 return;
-        b = (struct block *)(void *)((char *)data - sizeof(*b));
+        b = block_of(data);
+        list_remove(&b->link);
         k->memory -= b->size;
         if (k->is_wiping)
                 explicit_bzero(b->data, b->size);
@@ -64,13 +72,18 @@ static void *resize(void *data, size_t size, void **abstract)
 
         if (!to || !data)
                 return to;
-        {
-                const struct block *b = (struct block *)(void *)((char *)data - sizeof(*b));
-
-                memcpy(to, data, b->size < size ? b->size : size);
-        }
+        memcpy(to, data, block_of(data)->size < size ? block_of(data)->size : size);
         release(data, abstract);
         return to;
+}
+
+/* What libssh2 has lost track of: some at each exchange of keys, for instance. */
+static void release_all(struct sock *k)
+{
+        void *abstract = k;
+
+        while (!list_is_empty(&k->blocks))
+                release(list_entry(k->blocks.next, struct block, link)->data, &abstract);
 }
 
 /* -- the agent's socket, which libssh2 reads and writes by the same functions, and waits for */
@@ -216,6 +229,7 @@ int sock_init(struct sock *k, int fd, int log_fd)
                 .heard_ns = clock_mono_ns(),
                 .is_wiping = true,
         };
+        list_init(&k->blocks);
         if (!k->in || session_new(k) < 0) {
                 sock_done(k);
                 return -ENOMEM;
@@ -229,6 +243,7 @@ void sock_done(struct sock *k)
         if (k->session)
                 (void)libssh2_session_free(k->session); /* nothing is EAGAIN any more */
         k->session = NULL;
+        release_all(k);
         if (k->fd >= 0)
                 (void)close(k->fd); /* nothing to lose */
         if (k->log_fd >= 0)

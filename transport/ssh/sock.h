@@ -23,6 +23,7 @@
 #include <sys/types.h>
 
 #include "transport/base/buf.h"
+#include "transport/base/list.h"
 
 struct call;
 
@@ -41,6 +42,7 @@ struct sock {
         uint64_t taken; /* bytes that libssh2 took, ever */
         uint64_t heard_ns; /* when the server last said anything */
         size_t memory; /* in libssh2's hands */
+        struct list blocks; /* of it */
         int error; /* -errno of the socket; set with is_ended */
         bool is_readable; /* as poll and recv have it */
         bool is_ended; /* nothing will come any more */
