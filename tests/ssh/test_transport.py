@@ -144,10 +144,11 @@ def agent(base):
     """An ssh-agent: (its socket, add(key), its process)."""
     path = base / "agent"
     process = subprocess.Popen(["ssh-agent", "-D", "-a", path], stdout=subprocess.DEVNULL)
-    wait_for(path.exists, 5, what="the agent")
+    env = {"SSH_AUTH_SOCK": str(path)}
+    wait_for(lambda: run(["ssh-add", "-l"], env=env, check=False).code == 1, 5, what="the agent")
 
     def add(key):
-        run(["ssh-add", "-q", key], env={"SSH_AUTH_SOCK": str(path)})
+        run(["ssh-add", "-q", key], env=env)
     yield path, add, process
     process.send_signal(signal.SIGCONT)
     process.kill()
@@ -549,6 +550,15 @@ def test_a_short_silence_is_borne(server):
         server.thaw()
         p.ok("reach %d 6 5000" % number)
         assert p.ok("error") == ""
+
+
+def test_the_servers_own_keep_alives_are_answered(sshd):
+    server = sshd(config=["ClientAliveInterval 1", "ClientAliveCountMax 2"])
+    with Probe(server) as p:
+        number = p.open("cat")
+        time.sleep(5)
+        p.ok("text %d hello" % number)
+        p.ok("reach %d 6 3000" % number)
 
 
 def test_a_client_that_was_stopped_lives_on(server):

@@ -9,24 +9,7 @@
 #include "transport/ssh/base64.h"
 #include "transport/ssh/errors.h"
 #include "transport/ssh/keyfile.h"
-
-/* As libssh2.h has them, which only transport/ssh/ includes. */
-enum {
-        LIBSSH2_ERROR_ALLOC = -6,
-        LIBSSH2_ERROR_SOCKET_SEND = -7,
-        LIBSSH2_ERROR_TIMEOUT = -9,
-        LIBSSH2_ERROR_DECRYPT = -12,
-        LIBSSH2_ERROR_SOCKET_DISCONNECT = -13,
-        LIBSSH2_ERROR_PROTO = -14,
-        LIBSSH2_ERROR_AUTHENTICATION_FAILED = -18,
-        LIBSSH2_ERROR_PUBLICKEY_UNVERIFIED = -19,
-        LIBSSH2_ERROR_CHANNEL_FAILURE = -21,
-        LIBSSH2_ERROR_CHANNEL_REQUEST_DENIED = -22,
-        LIBSSH2_ERROR_CHANNEL_CLOSED = -26,
-        LIBSSH2_ERROR_EAGAIN = -37,
-        LIBSSH2_ERROR_SOCKET_RECV = -43,
-        LIBSSH2_ERROR_RANDGEN = -49,
-};
+#include "transport/ssh/sock.h"
 
 static void errors_of_libssh2_are_errno(void)
 {
@@ -236,6 +219,24 @@ static void cut_keys_are_read_within_their_bounds(void)
         buf_done(&text);
 }
 
+static void libssh2_gets_so_much_memory_and_no_more(void)
+{
+        struct sock k;
+        void *abstract = &k, *all, *little;
+
+        CHECK_EQ(sock_init(&k, -1, -1), 0);
+        CHECK(sock_alloc(SOCK_MEMORY_MAX + 1, &abstract) == NULL);
+        CHECK(sock_alloc(SIZE_MAX, &abstract) == NULL);
+        all = sock_alloc(SOCK_MEMORY_MAX - k.memory - 10, &abstract);
+        little = sock_alloc(10, &abstract);
+        CHECK(all && little);
+        CHECK(sock_alloc(1, &abstract) == NULL);
+        libssh2_free(k.session, little);
+        CHECK(sock_alloc(1, &abstract) != NULL);
+        sock_done(&k); /* frees what was forgotten */
+        CHECK_EQ(k.memory, 0);
+}
+
 int main(void)
 {
         RUN(errors_of_libssh2_are_errno);
@@ -248,5 +249,6 @@ int main(void)
         RUN(pem_keys_show_them_too);
         RUN(damaged_keys_are_refused);
         RUN(cut_keys_are_read_within_their_bounds);
+        RUN(libssh2_gets_so_much_memory_and_no_more);
         return check_result();
 }
