@@ -21,6 +21,7 @@
 #define FILES_MAX 512
 #define BYTES_MAX (8u << 20) /* in memory; one file may be more */
 #define TRIES 2
+#define OPS_AT_ONCE 64 /* in one submission */
 
 /* The steps of a file; as `step` of its ops, too. */
 enum step { STEP_OPEN, STEP_BEFORE, STEP_READ, STEP_AFTER, STEP_CLOSE, STEP_END };
@@ -104,7 +105,7 @@ static void make_row(struct file *f)
 /* Send one step of the row, or all that is left of it. */
 static void submit_row(struct file *f, enum step from, enum step to)
 {
-        struct sftp_op *ops[64];
+        struct sftp_op *ops[OPS_AT_ONCE];
         size_t n = 0;
 
         f->step = to;
@@ -119,7 +120,7 @@ static void submit_row(struct file *f, enum step from, enum step to)
                 f->pending += count;
                 for (size_t i = 0; i < count; i++) {
                         ops[n++] = &first[i];
-                        if (n == sizeof(ops) / sizeof(*ops)) {
+                        if (n == OPS_AT_ONCE) {
                                 sftp_submit_each(f->job->s, &f->job->q, ops, n);
                                 n = 0;
                         }

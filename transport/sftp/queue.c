@@ -12,6 +12,7 @@
 #include "transport/sftp/private.h"
 
 #define WAIT_STEP_NS (100 * NS_PER_MS) /* a cancelled call is noticed after this */
+#define OPS_AT_ONCE 128 /* in one submission */
 #define PROGRESS_NS (10 * NS_PER_S)
 /*
  * An honest server answers an operation before so many others: nothing that others get is progress
@@ -117,12 +118,12 @@ void sftp_submit_each(struct sftp *s, struct sftp_queue *q, struct sftp_op *cons
 
 void sftp_submit(struct sftp *s, struct sftp_queue *q, struct sftp_op *ops, size_t count)
 {
-        struct sftp_op *some[128];
+        struct sftp_op *some[OPS_AT_ONCE];
 
         while (count > 0) {
                 size_t n = 0;
 
-                while (n < count && n < sizeof(some) / sizeof(*some))
+                while (n < count && n < OPS_AT_ONCE)
                         some[n++] = ops++;
                 sftp_submit_each(s, q, some, n);
                 count -= n;
