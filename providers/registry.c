@@ -5,10 +5,12 @@
 #include <string.h>
 
 #include "providers/local/local.h"
+#include "providers/ssh/ssh.h"
 
 static const struct provider_ops *const providers[] = {
         &local_ops,
         &local_cached_ops,
+        &ssh_ops,
 };
 
 const struct provider_ops *registry_find(const char *kind)

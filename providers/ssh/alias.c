@@ -25,7 +25,7 @@
 
 /* ---- words ---- */
 
-int words_add(struct words *w, const char *text, size_t size)
+int wordlist_add(struct wordlist *w, const char *text, size_t size)
 {
         char **list, *copy;
 
@@ -43,15 +43,15 @@ int words_add(struct words *w, const char *text, size_t size)
         return 0;
 }
 
-void words_done(struct words *w)
+void wordlist_done(struct wordlist *w)
 {
         for (size_t i = 0; i < w->count; i++)
                 free(w->list[i]);
         free(w->list);
-        *w = (struct words){0};
+        *w = (struct wordlist){0};
 }
 
-const char *const *words_list(const struct words *w)
+const char *const *wordlist_get(const struct wordlist *w)
 {
         static const char *const none[] = {NULL};
 
@@ -111,8 +111,8 @@ void alias_done(struct alias *a)
         free(a->agent);
         free(a->proxy_jump);
         free(a->proxy_command);
-        words_done(&a->identities);
-        words_done(&a->known_hosts);
+        wordlist_done(&a->identities);
+        wordlist_done(&a->known_hosts);
         *a = (struct alias){0};
 }
 
@@ -138,7 +138,7 @@ static int set_port(struct alias *a, const char *value)
 }
 
 /* "none" is no word of the list; names are separated by blanks, there is no quoting. */
-static int add_names(struct words *to, const char *value)
+static int add_names(struct wordlist *to, const char *value)
 {
         int r = 0;
 
@@ -146,7 +146,7 @@ static int add_names(struct words *to, const char *value)
                 size_t size = strcspn(value, " ");
 
                 if (size > 0 && !(size == 4 && memcmp(value, "none", 4) == 0))
-                        r = words_add(to, value, size);
+                        r = wordlist_add(to, value, size);
                 value += size;
                 value += strspn(value, " ");
         }
@@ -174,14 +174,14 @@ static int take(struct alias *a, const char *key, const char *value)
         if (strcmp(key, "proxyusefdpass") == 0)
                 a->passes_fd = strcmp(value, "yes") == 0;
         if (strcmp(key, "identityfile") == 0) /* one a line, blanks and all */
-                return is_none ? 0 : words_add(&a->identities, value, strlen(value));
+                return is_none ? 0 : wordlist_add(&a->identities, value, strlen(value));
         if (strcmp(key, "userknownhostsfile") == 0)
                 return add_names(&a->known_hosts, value);
         return 0;
 }
 
 /* The system's come last, whatever the order of the lines. */
-static int take_line(struct alias *a, char *line, struct words *global)
+static int take_line(struct alias *a, char *line, struct wordlist *global)
 {
         char *value = strchr(line, ' ');
 
@@ -194,7 +194,7 @@ static int take_line(struct alias *a, char *line, struct words *global)
 }
 
 /* The names in place, without those that hold a % that we don't know. */
-static int expand_names(struct words *w, const char *host, const struct alias *a,
+static int expand_names(struct wordlist *w, const char *host, const struct alias *a,
                         const struct alias_self *self)
 {
         size_t kept = 0;
@@ -239,7 +239,7 @@ int alias_parse(const char *text, size_t size, const char *host, const struct al
                 struct alias *ret)
 {
         struct alias a = {0};
-        struct words global = {0};
+        struct wordlist global = {0};
         const char *end = text + size;
         int r = 0;
 
@@ -252,8 +252,8 @@ int alias_parse(const char *text, size_t size, const char *host, const struct al
                 text += length + 1;
         }
         for (size_t i = 0; i < global.count && r == 0; i++)
-                r = words_add(&a.known_hosts, global.list[i], strlen(global.list[i]));
-        words_done(&global);
+                r = wordlist_add(&a.known_hosts, global.list[i], strlen(global.list[i]));
+        wordlist_done(&global);
         if (r == 0 && (!a.hostname || a.hostname[0] == '\0' || a.port == 0))
                 r = -EPROTO;
         if (r == 0)
@@ -268,7 +268,7 @@ int alias_parse(const char *text, size_t size, const char *host, const struct al
 
 /* ---- asking ---- */
 
-int alias_environment(struct words *ret)
+int alias_environment(struct wordlist *ret)
 {
         static const char *const names[] = {"HOME",
                                             "PATH",
@@ -284,7 +284,7 @@ int alias_environment(struct words *ret)
                                             "XDG_RUNTIME_DIR",
                                             "LANG",
                                             "TZ"};
-        struct words words = {0};
+        struct wordlist words = {0};
         int r = 0;
 
         for (size_t i = 0; i < sizeof(names) / sizeof(names[0]) && r == 0; i++) {
@@ -297,14 +297,14 @@ int alias_environment(struct words *ret)
                 if (asprintf(&text, "%s=%s", names[i], value) < 0) {
                         r = -ENOMEM;
                 } else {
-                        r = words_add(&words, text, strlen(text));
+                        r = wordlist_add(&words, text, strlen(text));
                         free(text);
                 }
         }
         if (r == 0)
-                r = words_add(&words, "LC_ALL=C", strlen("LC_ALL=C"));
+                r = wordlist_add(&words, "LC_ALL=C", strlen("LC_ALL=C"));
         if (r < 0)
-                words_done(&words);
+                wordlist_done(&words);
         else
                 *ret = words;
         return r;
@@ -334,7 +334,7 @@ static void asking_done(struct asking *a)
 static int start(struct asking *a, const char *host, const char *user, unsigned port,
                  const char *file)
 {
-        _cleanup_(words_done) struct words env = {0};
+        _cleanup_(wordlist_done) struct wordlist env = {0};
         char port_text[16];
         const char *argv[16];
         size_t n = 0;
@@ -372,7 +372,7 @@ static int start(struct asking *a, const char *host, const char *user, unsigned 
         argv[n++] = "--";
         argv[n++] = host;
         argv[n] = NULL;
-        spec.envp = words_list(&env);
+        spec.envp = wordlist_get(&env);
         fds[0] = (struct process_fd){a->out[1], 1};
         fds[1] = (struct process_fd){a->err[1], 2};
         r = process_spawn(&spec, &a->pid, &a->pidfd);

@@ -10,14 +10,15 @@
 #define SSH_PROGRAM "/usr/bin/ssh"
 
 /* A list of texts, NULL-terminated once anything is in it. */
-struct words {
+struct wordlist {
         char **list;
         size_t count;
 };
-int words_add(struct words *w, const char *text, size_t size); /* 0, -ENOMEM, -E2BIG past 256 */
-void words_done(struct words *w);
+int wordlist_add(struct wordlist *w, const char *text,
+                 size_t size); /* 0, -ENOMEM, -E2BIG past 256 */
+void wordlist_done(struct wordlist *w);
 /* Never NULL: an empty list is one that ends at once. */
-const char *const *words_list(const struct words *w);
+const char *const *wordlist_get(const struct wordlist *w);
 
 /* NULL and empty: not said. Names of files are absolute, `~` and %d %h %p %r %u %% replaced. */
 struct alias {
@@ -29,8 +30,8 @@ struct alias {
         char *proxy_jump;
         char *proxy_command; /* as written, with its % */
         bool passes_fd; /* ProxyUseFdpass: not for us */
-        struct words identities;
-        struct words known_hosts; /* the user's, then the system's */
+        struct wordlist identities;
+        struct wordlist known_hosts; /* the user's, then the system's */
 };
 
 /* Who we are, for `~` and %u. */
@@ -66,4 +67,4 @@ int alias_ask(const char *host, const char *user, unsigned port, const char *fil
               const struct alias_self *self, struct call *c, struct alias *ret);
 
 /* The environment for OpenSSH's programs: what they need, and none of our secrets. */
-int alias_environment(struct words *ret);
+int alias_environment(struct wordlist *ret);

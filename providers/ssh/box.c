@@ -450,7 +450,7 @@ int ssh_box_create(struct provider *p, struct call *c, const struct spec *spec, 
 
         if (!is_key(spec->key))
                 return call_fail(c, -EINVAL, "key \"%s\"", spec->key);
-        r = config_of_spec(ssh->section, spec, p->allow, c, &config);
+        r = ssh_config_of_spec(ssh->section, spec, p->allow, c, &config);
         if (r < 0)
                 return r;
         r = host_get(ssh, &config, &h);
@@ -467,7 +467,7 @@ int ssh_box_create(struct provider *p, struct call *c, const struct spec *spec, 
                 else if (b)
                         ssh_box_release(&b->base);
         }
-        config_done_ssh(&config);
+        ssh_config_done(&config);
         return r;
 }
 
@@ -481,11 +481,11 @@ static int find_host(struct ssh_provider *ssh, struct call *c, const char *id,
         char place[CONFIG_ID_SIZE];
         int r = -ENOENT;
 
-        if (spec && config_of_spec(ssh->section, spec, ALLOW_SSH, c, &config) == 0) {
-                config_id(&config, place);
+        if (spec && ssh_config_of_spec(ssh->section, spec, ALLOW_SSH, c, &config) == 0) {
+                ssh_config_id(&config, place);
                 if (!id[0] || strcmp(place, id) == 0)
                         r = host_get(ssh, &config, ret);
-                config_done_ssh(&config);
+                ssh_config_done(&config);
         } else if (!id[0] && ssh->section->host) {
                 r = host_get(ssh, ssh->section, ret);
         }

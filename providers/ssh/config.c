@@ -22,7 +22,7 @@ const char *const ssh_config_keys[] = {
         "hostkey",       "jump",  "base",        "root",       "transport",
         "password_file", "agent", "connections", "ssh_config", NULL};
 
-void config_done_ssh(struct ssh_config *c)
+void ssh_config_done(struct ssh_config *c)
 {
         free(c->host);
         free(c->user);
@@ -230,7 +230,8 @@ static int check_whole(const struct ssh_config *config, struct call *c)
 
 /* ---- sections and creations ---- */
 
-int config_of_section(const struct provider_config *from, struct call *c, struct ssh_config *ret)
+int ssh_config_of_section(const struct provider_config *from, struct call *c,
+                          struct ssh_config *ret)
 {
         struct ssh_config config = {.uses_agent = true, .bulk_lanes = HOST_LANES - 1};
         int r = 0;
@@ -243,7 +244,7 @@ int config_of_section(const struct provider_config *from, struct call *c, struct
                 r = check_whole(&config, c);
         config.may_use_password = true;
         if (r < 0)
-                config_done_ssh(&config);
+                ssh_config_done(&config);
         else
                 *ret = config;
         return r;
@@ -274,7 +275,7 @@ static int copy_texts(const struct ssh_config *from, struct ssh_config *to)
         return r;
 }
 
-int config_copy(const struct ssh_config *from, struct ssh_config *ret)
+int ssh_config_copy(const struct ssh_config *from, struct ssh_config *ret)
 {
         struct ssh_config copy = {.port = from->port,
                                   .is_openssh = from->is_openssh,
@@ -284,7 +285,7 @@ int config_copy(const struct ssh_config *from, struct ssh_config *ret)
         int r = copy_texts(from, &copy);
 
         if (r < 0)
-                config_done_ssh(&copy);
+                ssh_config_done(&copy);
         else
                 *ret = copy;
         return r;
@@ -326,11 +327,11 @@ static int overlay(struct ssh_config *config, const struct spec *spec, struct ca
         return r;
 }
 
-int config_of_spec(const struct ssh_config *section, const struct spec *spec, unsigned allow,
-                   struct call *c, struct ssh_config *ret)
+int ssh_config_of_spec(const struct ssh_config *section, const struct spec *spec, unsigned allow,
+                       struct call *c, struct ssh_config *ret)
 {
         struct ssh_config config;
-        int r = config_copy(section, &config);
+        int r = ssh_config_copy(section, &config);
 
         if (r < 0)
                 return r;
@@ -345,7 +346,7 @@ int config_of_spec(const struct ssh_config *section, const struct spec *spec, un
         if (r == 0)
                 r = check_whole(&config, c);
         if (r < 0)
-                config_done_ssh(&config);
+                ssh_config_done(&config);
         else
                 *ret = config;
         return r;
@@ -360,7 +361,7 @@ static uint64_t hash(uint64_t h, const char *text)
         return (h ^ (text ? 1 : 0)) * UINT64_C(0x100000001b3);
 }
 
-void config_id(const struct ssh_config *config, char ret[CONFIG_ID_SIZE])
+void ssh_config_id(const struct ssh_config *config, char ret[CONFIG_ID_SIZE])
 {
         uint64_t h = UINT64_C(0xcbf29ce484222325);
         char port[16];
@@ -379,7 +380,7 @@ static bool is_same(const char *a, const char *b)
         return a == b || (a && b && strcmp(a, b) == 0);
 }
 
-bool config_is_same(const struct ssh_config *a, const struct ssh_config *b)
+bool ssh_config_is_same(const struct ssh_config *a, const struct ssh_config *b)
 {
         return is_same(a->host, b->host) && is_same(a->user, b->user) && a->port == b->port &&
                is_same(a->jump, b->jump) && is_same(a->base, b->base) &&
@@ -397,7 +398,7 @@ static int add_text(struct record *to, const char *key, const char *value)
         return value ? record_add(to, key, value) : 0;
 }
 
-int config_save(const struct ssh_config *config, int dir, const char *name)
+int ssh_config_save(const struct ssh_config *config, int dir, const char *name)
 {
         _cleanup_(record_freep) struct record *to = record_new();
         int r = to ? 0 : -ENOMEM;
@@ -433,7 +434,7 @@ int config_save(const struct ssh_config *config, int dir, const char *name)
         return r < 0 ? r : record_write(to, dir, name, RECORD_SYNC);
 }
 
-int config_load(int dir, const char *name, struct ssh_config *ret)
+int ssh_config_load(int dir, const char *name, struct ssh_config *ret)
 {
         _cleanup_(record_freep) struct record *from = NULL;
         struct ssh_config config = {.bulk_lanes = 1};
@@ -454,7 +455,7 @@ int config_load(int dir, const char *name, struct ssh_config *ret)
         if (r == 0 && !config.host)
                 r = -EINVAL;
         if (r < 0) {
-                config_done_ssh(&config);
+                ssh_config_done(&config);
                 return r == -ENOMEM ? r : -EBADMSG;
         }
         *ret = config;

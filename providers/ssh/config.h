@@ -43,7 +43,7 @@ struct ssh_config {
         bool may_use_password;
 };
 
-void config_done_ssh(struct ssh_config *c);
+void ssh_config_done(struct ssh_config *c);
 
 /* Keys of a section that are this provider's own, NULL-terminated. */
 extern const char *const ssh_config_keys[];
@@ -53,7 +53,8 @@ extern const char *const ssh_config_keys[];
  *
  * Errors: -EINVAL, -EPERM (a password file that others can read), -ENOMEM.
  */
-int config_of_section(const struct provider_config *from, struct call *c, struct ssh_config *ret);
+int ssh_config_of_section(const struct provider_config *from, struct call *c,
+                          struct ssh_config *ret);
 
 /**
  * The section's, and over it what the creation names.
@@ -61,17 +62,17 @@ int config_of_section(const struct provider_config *from, struct call *c, struct
  * Errors: -EINVAL no host, or a bad value; -EPERM `user` where the operator hasn't allowed it;
  *         -EOPNOTSUPP what doesn't go together.
  */
-int config_of_spec(const struct ssh_config *section, const struct spec *spec, unsigned allow,
-                   struct call *c, struct ssh_config *ret);
+int ssh_config_of_spec(const struct ssh_config *section, const struct spec *spec, unsigned allow,
+                       struct call *c, struct ssh_config *ret);
 
-int config_copy(const struct ssh_config *from, struct ssh_config *ret);
-void config_id(const struct ssh_config *config, char ret[CONFIG_ID_SIZE]);
+int ssh_config_copy(const struct ssh_config *from, struct ssh_config *ret);
+void ssh_config_id(const struct ssh_config *config, char ret[CONFIG_ID_SIZE]);
 /* The same place, and the same way there. */
-bool config_is_same(const struct ssh_config *a, const struct ssh_config *b);
+bool ssh_config_is_same(const struct ssh_config *a, const struct ssh_config *b);
 
 /* As a record of the state directory: no secret is in it. */
-int config_save(const struct ssh_config *config, int dir, const char *name);
-int config_load(int dir, const char *name, struct ssh_config *ret);
+int ssh_config_save(const struct ssh_config *config, int dir, const char *name);
+int ssh_config_load(int dir, const char *name, struct ssh_config *ret);
 
 /* ---- dialling ---- */
 
@@ -82,7 +83,7 @@ int password_check(const char *path, struct call *c);
 struct ssh_plan {
         struct ssh_target target;
         struct alias alias;
-        struct words identities, known_hosts, proxy;
+        struct wordlist identities, known_hosts, proxy;
         char *user;
         char *password; /* secret */
 };
@@ -93,8 +94,8 @@ struct ssh_plan {
  * Owner:  plan_done(ret), which wipes.
  * Errors: those of alias_ask; -EPERM, -EACCES the password file; -EOPNOTSUPP a ProxyUseFdpass.
  */
-int plan_make(const struct ssh_config *config, struct call *c, struct ssh_plan *ret);
-void plan_done_ssh(struct ssh_plan *p);
+int ssh_plan_make(const struct ssh_config *config, struct call *c, struct ssh_plan *ret);
+void ssh_plan_done(struct ssh_plan *p);
 
 /* Arguments of the OpenSSH client for transport=openssh, up to and with the host. */
 enum openssh_use {
@@ -106,5 +107,5 @@ enum openssh_use {
  * `socket`: of the master, NULL for OPENSSH_ALONE. `command` NULL: the subsystem sftp.
  * -EOPNOTSUPP: what that client can't be told.
  */
-int config_openssh(const struct ssh_config *config, enum openssh_use use, const char *socket,
-                   const char *command, struct words *ret);
+int ssh_config_openssh(const struct ssh_config *config, enum openssh_use use, const char *socket,
+                       const char *command, struct wordlist *ret);

@@ -53,12 +53,12 @@ static int start_sftp(struct dialled *d, struct call *c)
 static int dial_libssh2(struct dialled *d, enum dial_kind kind, struct call *c)
 {
         struct ssh_plan plan;
-        int r = plan_make(d->host->config, c, &plan);
+        int r = ssh_plan_make(d->host->config, c, &plan);
 
         if (r < 0)
                 return r;
         r = ssh_connect(&plan.target, c, &d->ssh);
-        plan_done_ssh(&plan);
+        ssh_plan_done(&plan);
         if (r < 0)
                 return r;
         d->is_ordered = strstr(ssh_banner(d->ssh), "OpenSSH") != NULL;
@@ -70,15 +70,15 @@ static int dial_libssh2(struct dialled *d, enum dial_kind kind, struct call *c)
 static int open_child(const struct dialled *d, enum openssh_use use, const char *command,
                       struct call *c, const struct stream_events *events, struct stream **ret)
 {
-        _cleanup_(words_done) struct words argv = {0}, env = {0};
-        int r = config_openssh(d->host->config, d->socket ? use : OPENSSH_ALONE, d->socket, command,
-                               &argv);
+        _cleanup_(wordlist_done) struct wordlist argv = {0}, env = {0};
+        int r = ssh_config_openssh(d->host->config, d->socket ? use : OPENSSH_ALONE, d->socket,
+                                   command, &argv);
 
         if (r == 0)
                 r = alias_environment(&env);
         if (r < 0)
                 return call_fail_errno(c, r, "ssh %s", host_name(d->host));
-        return child_open(SSH_PROGRAM, words_list(&argv), words_list(&env), events, c, ret);
+        return child_open(SSH_PROGRAM, wordlist_get(&argv), wordlist_get(&env), events, c, ret);
 }
 
 /* The client has one code for all that went wrong, and a sentence. */

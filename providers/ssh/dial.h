@@ -31,7 +31,7 @@ struct dialled {
  * Connect, log in, open the file channel. `ret` may be half done on failure.
  *
  * Owner:  dialled_done(ret), also on failure.
- * Errors: those of plan_make, ssh_connect and sftp_start; -EOPNOTSUPP the host has no SFTP.
+ * Errors: those of ssh_plan_make, ssh_connect and sftp_start; -EOPNOTSUPP the host has no SFTP.
  */
 int dial(struct ssh_host *h, enum dial_kind kind, struct call *c, struct dialled *ret);
 void dialled_done(struct dialled *d);

@@ -18,7 +18,7 @@
 #define STRIPE_ROUND_TRIP_NS (10 * NS_PER_MS)
 #define AGAIN_MAX 3 /* times to fetch what changes while it is read */
 
-int spot_init(struct spot *s, struct box *b, struct call *c)
+int ssh_spot_init(struct spot *s, struct box *b, struct call *c)
 {
         int r;
 
@@ -36,12 +36,12 @@ int spot_init(struct spot *s, struct box *b, struct call *c)
         return 0;
 }
 
-void spot_done(struct spot *s)
+void ssh_spot_done(struct spot *s)
 {
         link_unref(s->link);
 }
 
-char *spot_path(const struct spot *s, const char *path)
+char *ssh_spot_path(const struct spot *s, const char *path)
 {
         char *whole;
 
@@ -84,7 +84,7 @@ static int missed(struct spot *s, const char *path, int r)
 
 static int stat_plain(struct spot *s, struct call *c, const char *path, struct stat *ret)
 {
-        _cleanup_(freep) char *whole = spot_path(s, path);
+        _cleanup_(freep) char *whole = ssh_spot_path(s, path);
         struct sftp_stat_item item = {.path = whole};
         int r = whole ? sftp_stat(s->sftp, c, &item, 1) : -ENOMEM;
 
@@ -98,8 +98,8 @@ static int stat_plain(struct spot *s, struct call *c, const char *path, struct s
 
 int ssh_stat(struct box *b, struct call *c, const char *path, struct stat *ret)
 {
-        _cleanup_(spot_done) struct spot s = {0};
-        int r = spot_init(&s, b, c);
+        _cleanup_(ssh_spot_done) struct spot s = {0};
+        int r = ssh_spot_init(&s, b, c);
 
         if (r < 0)
                 return r;
@@ -111,21 +111,21 @@ int ssh_stat(struct box *b, struct call *c, const char *path, struct stat *ret)
 
 int ssh_readlink(struct box *b, struct call *c, const char *path, char *ret, size_t size)
 {
-        _cleanup_(spot_done) struct spot s = {0};
+        _cleanup_(ssh_spot_done) struct spot s = {0};
         _cleanup_(freep) char *whole = NULL;
-        int r = spot_init(&s, b, c);
+        int r = ssh_spot_init(&s, b, c);
 
         if (r < 0)
                 return r;
-        whole = spot_path(&s, path);
+        whole = ssh_spot_path(&s, path);
         r = whole ? sftp_readlink(s.sftp, c, whole, ret, size) : -ENOMEM;
         return r == -ENOENT || r == -EIO ? why_path(&s, c, path, r) : r;
 }
 
 int ssh_statfs(struct box *b, struct call *c, struct statvfs *ret)
 {
-        _cleanup_(spot_done) struct spot s = {0};
-        int r = spot_init(&s, b, c);
+        _cleanup_(ssh_spot_done) struct spot s = {0};
+        int r = ssh_spot_init(&s, b, c);
 
         return r < 0 ? r : missed(&s, "", sftp_statvfs(s.sftp, c, s.paths->work, ret));
 }
@@ -170,7 +170,7 @@ static int fetch_some(struct fetching *f, size_t count, size_t size_max)
         int r = paths ? 0 : -ENOMEM;
 
         for (size_t i = 0; r == 0 && i < count; i++) {
-                paths[i] = spot_path(f->spot, f->paths[f->indexes[i]]);
+                paths[i] = ssh_spot_path(f->spot, f->paths[f->indexes[i]]);
                 r = paths[i] ? 0 : -ENOMEM;
         }
         if (r == 0)
@@ -199,10 +199,10 @@ static int tell_absent(struct fetching *f)
 int ssh_fetch(struct box *b, struct call *c, const char *const *paths, size_t count,
               size_t size_max, struct file_sink *to)
 {
-        _cleanup_(spot_done) struct spot s = {0};
+        _cleanup_(ssh_spot_done) struct spot s = {0};
         _cleanup_(freep) size_t *indexes = calloc(3 * count + 1, sizeof(*indexes));
         struct fetching f = {.spot = &s, .call = c, .paths = paths, .to = to, .indexes = indexes};
-        int r = indexes ? spot_init(&s, b, c) : -ENOMEM;
+        int r = indexes ? ssh_spot_init(&s, b, c) : -ENOMEM;
 
         if (r < 0)
                 return r;
@@ -264,9 +264,9 @@ static void file_free(struct ssh_file *f)
 int ssh_file_open(struct box *b, struct call *c, const char *path, struct box_file **ret,
                   struct stat *ret_st)
 {
-        _cleanup_(spot_done) struct spot s = {0};
+        _cleanup_(ssh_spot_done) struct spot s = {0};
         struct ssh_file *f;
-        int r = spot_init(&s, b, c);
+        int r = ssh_spot_init(&s, b, c);
 
         if (r < 0)
                 return r;
@@ -274,7 +274,7 @@ int ssh_file_open(struct box *b, struct call *c, const char *path, struct box_fi
         if (!f)
                 return -ENOMEM;
         mutex_init(&f->lock);
-        f->path = spot_path(&s, path);
+        f->path = ssh_spot_path(&s, path);
         r = f->path ? open_regular(&s, c, f) : -ENOMEM;
         if (r < 0) {
                 file_free(f);

@@ -30,10 +30,10 @@ struct spot {
         bool has_find; /* of GNU, by the helper shell */
 };
 
-int spot_init(struct spot *s, struct box *b, struct call *c);
-void spot_done(struct spot *s);
+int ssh_spot_init(struct spot *s, struct box *b, struct call *c);
+void ssh_spot_done(struct spot *s);
 /* The absolute path of `path`; to free. NULL: out of memory. */
-char *spot_path(const struct spot *s, const char *path);
+char *ssh_spot_path(const struct spot *s, const char *path);
 
 /* Names of files that are on their way; they are in no listing. */
 #define TEMP_NAME ".sbxfs-"

@@ -17,9 +17,9 @@ static int run_some(struct window *w, struct change *changes, size_t count, size
 
 int ssh_apply(struct box *b, struct call *c, struct change *changes, size_t count)
 {
-        _cleanup_(spot_done) struct spot s = {0};
+        _cleanup_(ssh_spot_done) struct spot s = {0};
         _cleanup_(freep) struct window *w = malloc(sizeof(*w));
-        int r = w ? spot_init(&s, b, c) : -ENOMEM;
+        int r = w ? ssh_spot_init(&s, b, c) : -ENOMEM;
 
         if (r == 0)
                 left_remove(&s, c);

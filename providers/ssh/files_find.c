@@ -180,7 +180,7 @@ int find_stat(struct spot *s, struct call *c, const char *path, struct stat *ret
                 .sink.data = on_data,
                 .parser = {.pending = BUF_INIT(FIND_PENDING_MAX), .entry = on_one, .ctx = &one}};
         _cleanup_(buf_done) struct buf script = BUF_INIT(FIND_PENDING_MAX);
-        _cleanup_(freep) char *whole = spot_path(s, path);
+        _cleanup_(freep) char *whole = ssh_spot_path(s, path);
         int code = 0, r = whole ? quote_addf(&script, "find %s -maxdepth 0 ", whole) : -ENOMEM;
 
         if (r == 0)

@@ -232,7 +232,7 @@ static int list_by_find(struct spot *s, struct call *c, const struct file_listin
                 .dirs = BUF_INIT(PATHS_MAX),
                 .last = BUF_INIT(PATH_BYTES_MAX)};
         _cleanup_(buf_done) struct buf script = BUF_INIT(SCRIPT_MAX);
-        _cleanup_(freep) char *root = spot_path(s, what->path);
+        _cleanup_(freep) char *root = ssh_spot_path(s, what->path);
         int code = 0, r = root ? add_script(&script, what, root) : -ENOMEM;
 
         if (r == 0)
@@ -274,7 +274,7 @@ static int list_by_sftp(struct spot *s, struct call *c, const struct file_listin
 {
         const struct sftp_list_sink sink = {
                 .entry = on_sftp_entry, .listed = on_sftp_listed, .ctx = to};
-        _cleanup_(freep) char *root = spot_path(s, what->path);
+        _cleanup_(freep) char *root = ssh_spot_path(s, what->path);
         const struct sftp_listing listing = {.root = root,
                                              .depth = what->depth,
                                              .entries_max = what->entries_max,
@@ -293,8 +293,8 @@ static int list_by_sftp(struct spot *s, struct call *c, const struct file_listin
 int ssh_list_files(struct box *b, struct call *c, const struct file_listing *what,
                    struct file_list_sink *to)
 {
-        _cleanup_(spot_done) struct spot s = {0};
-        int r = spot_init(&s, b, c);
+        _cleanup_(ssh_spot_done) struct spot s = {0};
+        int r = ssh_spot_init(&s, b, c);
 
         if (r < 0)
                 return r;

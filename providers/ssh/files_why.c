@@ -41,7 +41,7 @@ static bool is_too_long(const char *path)
 /* Requests for a path and for each directory above it up to fs/, the deepest first. */
 static size_t ask(const struct spot *s, const char *path, struct sftp_op *ops)
 {
-        char *at = spot_path(s, path);
+        char *at = ssh_spot_path(s, path);
         size_t n = 0, floor = strlen(s->paths->work);
 
         while (at && n < LEVELS_MAX) {

@@ -170,9 +170,9 @@ static int prepare(struct window *w, struct window_item *i)
 
         if (r < 0)
                 return r;
-        i->path = spot_path(w->spot, x->path);
+        i->path = ssh_spot_path(w->spot, x->path);
         if (i->path && (x->kind == CHANGE_RENAME || x->kind == CHANGE_LINK))
-                i->to = spot_path(w->spot, x->to);
+                i->to = ssh_spot_path(w->spot, x->to);
         if (i->path && has_temp)
                 i->temp = temp_of(w, i->path);
         if (!i->path || (has_temp && !i->temp) ||

@@ -30,7 +30,7 @@ static void free_host(struct ssh_host *h)
         shell_free(h->shell); /* its streams are on the connections */
         pool_free(h->dialer);
         if (h->config)
-                config_done_ssh(h->config);
+                ssh_config_done(h->config);
         free(h->config);
         free(h->home);
         free(h->base);
@@ -50,9 +50,9 @@ static struct ssh_host *host_new(struct ssh_provider *ssh, const struct ssh_conf
         list_init(&h->link);
         mutex_init(&h->lock);
         cond_init(&h->changed);
-        config_id(config, h->id);
+        ssh_config_id(config, h->id);
         h->config = calloc(1, sizeof(*h->config));
-        if (!h->config || config_copy(config, h->config) < 0 || pool_new(h, &h->dialer) < 0 ||
+        if (!h->config || ssh_config_copy(config, h->config) < 0 || pool_new(h, &h->dialer) < 0 ||
             shell_new(h, &h->shell) < 0) {
                 free_host(h);
                 return NULL;
@@ -85,7 +85,7 @@ static struct ssh_host *find_locked(struct ssh_provider *ssh, const char *id,
         list_for_each (at, &ssh->hosts) {
                 struct ssh_host *h = list_entry(at, struct ssh_host, link);
 
-                if (strcmp(h->id, id) == 0 && (!config || config_is_same(h->config, config))) {
+                if (strcmp(h->id, id) == 0 && (!config || ssh_config_is_same(h->config, config))) {
                         h->refs++;
                         return h;
                 }
@@ -98,7 +98,7 @@ int host_get(struct ssh_provider *ssh, const struct ssh_config *config, struct s
         char id[CONFIG_ID_SIZE];
         struct ssh_host *h, *made;
 
-        config_id(config, id);
+        ssh_config_id(config, id);
         mutex_lock(&ssh->lock);
         h = find_locked(ssh, id, config);
         mutex_unlock(&ssh->lock);
@@ -182,7 +182,7 @@ int host_record(struct ssh_host *h, struct call *c)
         int r;
 
         record_name(h->id, name, sizeof(name));
-        r = config_save(h->config, h->ssh->dir, name);
+        r = ssh_config_save(h->config, h->ssh->dir, name);
         return r < 0 ? call_fail_errno(c, r, "%s/%s", h->ssh->path, name) : 0;
 }
 
@@ -206,12 +206,12 @@ static int load(struct ssh_provider *ssh, const char *id, struct ssh_host **ret)
         int r;
 
         record_name(id, name, sizeof(name));
-        r = config_load(ssh->dir, name, &config);
+        r = ssh_config_load(ssh->dir, name, &config);
         if (r < 0)
                 return r;
-        config_id(&config, again);
+        ssh_config_id(&config, again);
         r = strcmp(id, again) == 0 ? host_get(ssh, &config, ret) : -EBADMSG;
-        config_done_ssh(&config);
+        ssh_config_done(&config);
         return r;
 }
 
@@ -227,7 +227,7 @@ int host_find(struct ssh_provider *ssh, const char *id, struct ssh_host **ret)
 
         if (!is_id(id))
                 return -ENOENT;
-        config_id(ssh->section, section);
+        ssh_config_id(ssh->section, section);
         if (ssh->section->host && strcmp(section, id) == 0)
                 return host_get(ssh, ssh->section, ret);
         mutex_lock(&ssh->lock);

@@ -29,7 +29,7 @@ struct listing {
         const char *base;
         struct box_sink *to;
         size_t count; /* what is there of ours, halves included */
-        struct words halves; /* keys to be swept */
+        struct wordlist halves; /* keys to be swept */
 };
 
 /* ---- one sandbox ---- */
@@ -68,7 +68,7 @@ static int report(struct listing *l, const char *key, const char *text, size_t s
 static int add_half(struct listing *l, const char *key, size_t size)
 {
         l->count++;
-        return words_add(&l->halves, key, size);
+        return wordlist_add(&l->halves, key, size);
 }
 
 /* ---- by a shell ---- */
@@ -176,12 +176,12 @@ static int by_shell(struct listing *l, struct call *c)
 
 static int on_entry(void *ctx, const char *path, const struct stat *st, const char *target)
 {
-        struct words *keys = ctx;
+        struct wordlist *keys = ctx;
 
         (void)target;
         /* More than a list of words holds: the rest is asked for one by one. */
         return S_ISDIR(st->st_mode) && is_key(path, strlen(path)) &&
-                               words_add(keys, path, strlen(path)) == -ENOMEM
+                               wordlist_add(keys, path, strlen(path)) == -ENOMEM
                        ? -ENOMEM
                        : 0;
 }
@@ -195,7 +195,7 @@ static int on_listed(void *ctx, const char *path)
 
 static int by_sftp(struct listing *l, struct call *c)
 {
-        _cleanup_(words_done) struct words keys = {0};
+        _cleanup_(wordlist_done) struct wordlist keys = {0};
         const struct sftp_listing what = {.root = l->base, .depth = 1};
         const struct sftp_list_sink sink = {.entry = on_entry, .listed = on_listed, .ctx = &keys};
         int r = sftp_list(l->link->sftp, c, &what, &sink);
@@ -220,7 +220,7 @@ static int by_sftp(struct listing *l, struct call *c)
                         (void)snprintf(found.status.raw, sizeof(found.status.raw), "%s", raw);
                         l->count++;
                         r = seen.kind == SEEN_HALF
-                                    ? words_add(&l->halves, keys.list[i], strlen(keys.list[i]))
+                                    ? wordlist_add(&l->halves, keys.list[i], strlen(keys.list[i]))
                                     : l->to->found(l->to, &found);
                 }
                 seen_done(&seen);
@@ -273,7 +273,7 @@ static int list_host(struct ssh_provider *ssh, struct ssh_host *h, struct call *
                 sweep(&l, c);
         if (r == 0 && l.count == 0)
                 host_forget(h);
-        words_done(&l.halves);
+        wordlist_done(&l.halves);
         link_unref(l.link);
         if (r == 0)
                 c->sentence[0] = '\0';

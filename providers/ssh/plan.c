@@ -119,12 +119,12 @@ static int add_password(struct ssh_plan *p, const struct ssh_config *config, str
 
 /* ---- proxies ---- */
 
-static int add(struct words *w, const char *text)
+static int add(struct wordlist *w, const char *text)
 {
-        return words_add(w, text, strlen(text));
+        return wordlist_add(w, text, strlen(text));
 }
 
-static int add_option(struct words *w, const char *key, const char *value)
+static int add_option(struct wordlist *w, const char *key, const char *value)
 {
         int r = add(w, key);
 
@@ -132,7 +132,7 @@ static int add_option(struct words *w, const char *key, const char *value)
 }
 
 /* -F, with `~` replaced. */
-static int add_config_file(struct words *w, const struct ssh_config *config,
+static int add_config_file(struct wordlist *w, const struct ssh_config *config,
                            const struct alias_self *self)
 {
         _cleanup_(freep) char *real = NULL;
@@ -145,7 +145,7 @@ static int add_config_file(struct words *w, const struct ssh_config *config,
 }
 
 /* [ssh://][USER@]HOST[:PORT], as arguments. */
-static int add_destination(struct words *w, const char *text, size_t size)
+static int add_destination(struct wordlist *w, const char *text, size_t size)
 {
         _cleanup_(freep) char *copy = strndup(text, size);
         char *host = copy, *at, *colon;
@@ -189,7 +189,7 @@ static int add_jump(struct ssh_plan *p, const struct ssh_config *config,
 {
         _cleanup_(freep) char *to = NULL, *before = NULL;
         const char *last = strrchr(jump, ',');
-        struct words *w = &p->proxy;
+        struct wordlist *w = &p->proxy;
         int r;
 
         if (asprintf(&to, "[%s]:%u", p->target.host, p->target.port) < 0) {
@@ -254,13 +254,13 @@ static int add_proxy(struct ssh_plan *p, const struct ssh_config *config,
                                  "the way to %s (jump, ProxyJump, ProxyCommand) can't be read",
                                  config->host);
         if (r == 0 && p->proxy.count > 0)
-                p->target.proxy = words_list(&p->proxy);
+                p->target.proxy = wordlist_get(&p->proxy);
         return r;
 }
 
 /* ---- the rest ---- */
 
-static int add_expanded(struct words *w, const char *path, const struct alias_self *self)
+static int add_expanded(struct wordlist *w, const char *path, const struct alias_self *self)
 {
         _cleanup_(freep) char *real = NULL;
         int r = alias_expand(path, "", NULL, self, &real);
@@ -284,11 +284,11 @@ static int add_files(struct ssh_plan *p, const struct ssh_config *config,
                         r = add(&p->known_hosts, "/etc/ssh/ssh_known_hosts");
         }
         if (p->identities.count > 0)
-                t->identities = words_list(&p->identities);
+                t->identities = wordlist_get(&p->identities);
         else if (p->alias.hostname)
-                t->identities = words_list(&p->alias.identities);
+                t->identities = wordlist_get(&p->alias.identities);
         t->known_hosts =
-                words_list(p->known_hosts.count > 0 ? &p->known_hosts : &p->alias.known_hosts);
+                wordlist_get(p->known_hosts.count > 0 ? &p->known_hosts : &p->alias.known_hosts);
         return r;
 }
 
@@ -321,7 +321,7 @@ static int ask(struct ssh_plan *p, const struct ssh_config *config, const struct
         return r;
 }
 
-int plan_make(const struct ssh_config *config, struct call *c, struct ssh_plan *ret)
+int ssh_plan_make(const struct ssh_config *config, struct call *c, struct ssh_plan *ret)
 {
         struct ssh_plan *p = ret;
         struct self self;
@@ -355,7 +355,7 @@ int plan_make(const struct ssh_config *config, struct call *c, struct ssh_plan *
         if (r == 0)
                 r = add_password(p, config, c);
         if (r < 0) {
-                plan_done_ssh(p);
+                ssh_plan_done(p);
                 return r;
         }
         add_agent(p, config);
@@ -363,22 +363,22 @@ int plan_make(const struct ssh_config *config, struct call *c, struct ssh_plan *
         return 0;
 }
 
-void plan_done_ssh(struct ssh_plan *p)
+void ssh_plan_done(struct ssh_plan *p)
 {
         if (p->password)
                 explicit_bzero(p->password, strlen(p->password));
         free(p->password);
         free(p->user);
-        words_done(&p->identities);
-        words_done(&p->known_hosts);
-        words_done(&p->proxy);
+        wordlist_done(&p->identities);
+        wordlist_done(&p->known_hosts);
+        wordlist_done(&p->proxy);
         alias_done(&p->alias);
         *p = (struct ssh_plan){0};
 }
 
 /* ---- transport=openssh ---- */
 
-static int add_shared(struct words *w, enum openssh_use use, const char *socket)
+static int add_shared(struct wordlist *w, enum openssh_use use, const char *socket)
 {
         int r;
 
@@ -391,7 +391,7 @@ static int add_shared(struct words *w, enum openssh_use use, const char *socket)
         return r < 0 ? r : add_option(w, "-o", "ControlPersist=no");
 }
 
-static int add_place(struct words *w, const struct ssh_config *config,
+static int add_place(struct wordlist *w, const struct ssh_config *config,
                      const struct alias_self *self)
 {
         _cleanup_(freep) char *known = NULL, *option = NULL;
@@ -428,8 +428,8 @@ static int add_place(struct words *w, const struct ssh_config *config,
         return r < 0 ? r : add_option(w, "-o", "GlobalKnownHostsFile=none");
 }
 
-int config_openssh(const struct ssh_config *config, enum openssh_use use, const char *socket,
-                   const char *command, struct words *ret)
+int ssh_config_openssh(const struct ssh_config *config, enum openssh_use use, const char *socket,
+                       const char *command, struct wordlist *ret)
 {
         static const char *const always[] = {"BatchMode=yes",
                                              "StrictHostKeyChecking=yes",
@@ -446,7 +446,7 @@ int config_openssh(const struct ssh_config *config, enum openssh_use use, const 
                                              "UpdateHostKeys=no",
                                              "LogLevel=ERROR",
                                              "Tunnel=no"};
-        struct words w = {0};
+        struct wordlist w = {0};
         struct self self;
         int r;
 
@@ -465,7 +465,7 @@ int config_openssh(const struct ssh_config *config, enum openssh_use use, const 
         if (r == 0)
                 r = add(&w, command ? command : "sftp");
         if (r < 0)
-                words_done(&w);
+                wordlist_done(&w);
         else
                 *ret = w;
         return r;

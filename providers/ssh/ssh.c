@@ -33,7 +33,7 @@ static void *keep(void *arg)
 
 static void free_provider(struct ssh_provider *ssh)
 {
-        config_done_ssh(ssh->section);
+        ssh_config_done(ssh->section);
         free(ssh->section);
         cond_done(&ssh->changed);
         mutex_done(&ssh->lock);
@@ -81,7 +81,7 @@ static int open_provider(const struct provider_config *config, struct call *c,
                          struct provider **ret)
 {
         struct ssh_provider *ssh = provider_new(config);
-        int r = ssh ? config_of_section(config, c, ssh->section) : -ENOMEM;
+        int r = ssh ? ssh_config_of_section(config, c, ssh->section) : -ENOMEM;
 
         if (r < 0 && config->source && c->sentence[0])
                 r = call_wrap(c, r, "%s: ", config->source);
@@ -105,9 +105,9 @@ static int check(struct provider *p, struct call *c, const struct spec *spec)
         /* A section without host is there for those that name one. */
         if (!ssh->section->host && !spec->key[0])
                 return 0;
-        r = config_of_spec(ssh->section, spec, p->allow, c, &config);
+        r = ssh_config_of_spec(ssh->section, spec, p->allow, c, &config);
         if (r == 0)
-                config_done_ssh(&config);
+                ssh_config_done(&config);
         return r;
 }
 
