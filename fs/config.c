@@ -181,8 +181,12 @@ static bool is_secret(const char *key)
 {
         static const char *const words[] = {"key", "token", "password", "secret"};
 
+        size_t size = strlen(key);
+
         if (strcmp(key, setting_name(SETTING_HOSTKEY)) == 0)
                 return false; /* a public one */
+        if (size > 5 && strcmp(key + size - 5, "_file") == 0)
+                return false; /* where it is */
         for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
                 if (strcasestr(key, words[i]))
                         return true;

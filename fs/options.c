@@ -22,6 +22,7 @@
 #include "transport/base/units.h"
 
 #define DEFAULT_PROVIDER "local"
+#define SSH_PROVIDER "ssh"
 #define DRAIN_NS (30 * NS_PER_S)
 #define ATTR_TIMEOUT_MAX_NS NS_PER_S
 #define OUTPUT_CAP (UINT64_C(64) * 1024 * 1024)
@@ -622,10 +623,25 @@ static bool is_below(const char *path, const char *dir)
         return strncmp(path, dir, size) == 0 && (path[size] == '/' || path[size] == '\0');
 }
 
-/* Kinds that need no section: the default, and the one that -o provider names. */
-static int add_builtins(struct config *config, const char *provider)
+/* Whether creations may name hosts of their own, or sections by provider=ssh host=NAME. */
+static bool wants_ssh(const struct config *config, unsigned allow)
+{
+        for (size_t i = 0; i < config->count; i++)
+                if (strcmp(config->sections[i].kind, SSH_PROVIDER) == 0)
+                        return true;
+        return (allow & ALLOW_SSH) && registry_find(SSH_PROVIDER);
+}
+
+/*
+ * Kinds that need no section: the default, the one that -o provider names, and ssh where it is of
+ * use.
+ */
+static int add_builtins(struct config *config, const char *provider, unsigned allow)
 {
         int r = config_add_builtin(config, DEFAULT_PROVIDER);
+
+        if (r == 0 && wants_ssh(config, allow))
+                r = config_add_builtin(config, SSH_PROVIDER);
 
         if (r == 0 && provider && registry_find(provider))
                 r = config_add_builtin(config, provider);
@@ -642,7 +658,7 @@ static int complete_config(struct options *o, struct call *c)
                 if (r < 0)
                         return r;
         }
-        if (add_builtins(&o->config, o->provider) < 0)
+        if (add_builtins(&o->config, o->provider, o->allow) < 0)
                 return call_fail(c, -ENOMEM, "out of memory");
         if (!o->provider)
                 return set_text(&o->provider, DEFAULT_PROVIDER, c);
@@ -692,7 +708,7 @@ int options_reload(const struct options *o, struct call *c)
         int r = o->config_path ? config_read(o->config_path, &now, c) : 0;
 
         if (r == 0)
-                r = add_builtins(&now, o->provider);
+                r = add_builtins(&now, o->provider, o->allow);
         if (r < 0) {
                 config_done(&now);
                 return r;

@@ -40,12 +40,21 @@ int fleet_check_name(const char *name, struct call *c)
 
 /* ---- the spec ---- */
 
-static int add_settings(struct spec *s, const struct pair *settings, size_t count, struct call *c)
+static bool is_host(const struct pair *p)
 {
+        return strcmp(p->key, setting_name(SETTING_HOST)) == 0;
+}
+
+/* host=NAME of the section itself says nothing more: its host is its own. */
+static int add_settings(struct spec *s, const struct section *section,
+                        const struct create_options *o, struct call *c)
+{
+        const struct pair *p = o->settings;
         int r = 0;
 
-        for (size_t i = 0; i < count && r == 0; i++)
-                r = settings_add(s, settings[i].key, settings[i].value, c);
+        for (size_t i = 0; i < o->setting_count && r == 0; i++)
+                if (!is_host(&p[i]) || strcmp(p[i].value, section->instance) != 0)
+                        r = settings_add(s, p[i].key, p[i].value, c);
         return r;
 }
 
@@ -59,7 +68,7 @@ static int check_user(const struct section *s, const struct create_options *o, s
         int r;
 
         spec_init(&user);
-        r = add_settings(&user, o->settings, o->setting_count, c);
+        r = add_settings(&user, s, o, c);
         if (r == 0) {
                 user.given &= s->provider->ops->settings; /* others are refused as such */
                 r = settings_check_allowed(&user, s->allow, c);
@@ -79,7 +88,7 @@ static int build(struct fleet *f, const struct section *s, const struct create_o
         (void)snprintf(ret->key, sizeof(ret->key), "%s", key);
         (void)snprintf(ret->owner, sizeof(ret->owner), "%s", f->owner);
         (void)snprintf(ret->name, sizeof(ret->name), "%s", o->name);
-        r = add_settings(ret, o->settings, o->setting_count, c);
+        r = add_settings(ret, s, o, c);
         if (r == 0 && !(ret->given & SETTING_BIT(SETTING_TIMEOUT)) &&
             (s->provider->ops->traits & PROVIDER_COSTS))
                 ret->timeout_ns = COSTLY_TIMEOUT_NS;
@@ -101,6 +110,22 @@ static struct section *choose(struct fleet *f, const char *provider, struct call
                 *ret = call_fail(c, -EHOSTUNREACH, "provider %s is down: %s", s->instance,
                                  s->sentence);
                 s = NULL;
+        }
+        return s;
+}
+
+/* The section for a creation: host=NAME of another section of that kind means that one. */
+static struct section *choose_for(struct fleet *f, const struct create_options *o, struct call *c,
+                                  int *ret)
+{
+        struct section *s = choose(f, o->provider, c, ret);
+
+        for (size_t i = 0; s && i < o->setting_count; i++) {
+                const struct section *named =
+                        is_host(&o->settings[i]) ? fleet_section(f, o->settings[i].value) : NULL;
+
+                if (named && strcmp(named->kind, s->kind) == 0)
+                        return choose(f, named->instance, c, ret);
         }
         return s;
 }
@@ -133,7 +158,7 @@ int fleet_check_create(struct fleet *f, const struct create_options *o, unsigned
                 r = check_room(f, o->name, ahead, c);
         if (r < 0)
                 return r;
-        s = choose(f, o->provider, c, &r);
+        s = choose_for(f, o, c, &r);
         if (!s)
                 return r;
         r = check_user(s, o, c);
@@ -222,7 +247,7 @@ int fleet_create(struct fleet *f, const struct create_options *o, uint64_t seq, 
 
         if (r < 0)
                 return r;
-        s = choose(f, o->provider, c, &r);
+        s = choose_for(f, o, c, &r);
         if (!s)
                 return r;
         sb = new_sandbox(f, s, c, &r);
