@@ -231,8 +231,12 @@ int ssh_box_paths(struct ssh_box *b, struct call *c, const struct ssh_paths **re
 
 int ssh_box_check_runs(struct ssh_box *b, struct call *c)
 {
+        const struct ssh_paths *p;
         enum box_state state;
+        int r = ssh_box_paths(b, c, &p); /* the first time, with what it is */
 
+        if (r < 0)
+                return r;
         mutex_lock(&b->lock);
         state = b->state;
         mutex_unlock(&b->lock);

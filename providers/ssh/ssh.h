@@ -207,7 +207,10 @@ struct ssh_box {
 int ssh_box_paths(struct ssh_box *b, struct call *c, const struct ssh_paths **ret);
 /* NULL while it isn't known. From memory. */
 const struct ssh_paths *ssh_box_known_paths(struct ssh_box *b);
-/* 0; -EHOSTDOWN with a sentence when it is stopped or paused; -ENODEV gone. From memory. */
+/*
+ * 0; -EHOSTDOWN with a sentence when it is stopped or paused; -ENODEV gone. From memory, once the
+ * host was reached.
+ */
 int ssh_box_check_runs(struct ssh_box *b, struct call *c);
 /* A call found its directory missing: the next state call looks, and says so. */
 void ssh_box_missed(struct ssh_box *b);

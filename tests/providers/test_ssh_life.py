@@ -172,6 +172,89 @@ def test_a_directory_that_is_missing_is_gone(host, remote):
     assert d.state("k2") == "gone" and d.state("k3") == "running"
 
 
+def sleepers(host):
+    """Processes of its sandboxes that sleep for long."""
+    found = []
+    for pid in host.sessions():
+        with contextlib.suppress(OSError):
+            if b"\0" + b"1000\0" in open("/proc/%d/cmdline" % pid, "rb").read():
+                found.append(pid)
+    return found
+
+
+def states(pids):
+    return {open("/proc/%d/stat" % pid).read().rpartition(")")[2].split()[0] for pid in pids}
+
+
+def start_sleepers(d, host, box="k1"):
+    number = d.exec(box, "sleep 1000 & setsid sleep 1000 & trap 'echo bye; exit 7' TERM; echo up; "
+                         "while :; do sleep 0.05; done")
+    d.wait(box, number, bytes=3)
+    wait_for(lambda: len(sleepers(host)) == 2, 5, what="the processes")
+    return number
+
+
+def test_stop_ends_commands_gently(host, remote):
+    d = remote()
+    d.create("k1")
+    number = start_sleepers(d, host)
+    start = time.monotonic()
+    d.do("stop", box="k1")
+    assert time.monotonic() - start < 5
+    result = d.wait("k1", number)
+    assert (result.kind, result.value, result.out) == ("code", 7, b"up\nbye\n")
+    assert sleepers(host) == []
+    assert "stopped" in refused("EHOSTDOWN", d.exec, "k1", "true")
+    d.kill()
+    d.start()
+    d.attach("k1")
+    assert "stopped" in refused("EHOSTDOWN", d.exec, "k1", "true")
+    d.do("start", box="k1")
+    assert d.check("k1", "echo again") == "again\n"
+
+
+def test_stop_kills_what_does_not_listen(host, remote):
+    d = remote()
+    d.create("k1")
+    number = d.exec("k1", "trap '' TERM; echo up; while :; do sleep 0.05; done")
+    d.wait("k1", number, bytes=3)
+    start = time.monotonic()
+    d.do("stop", box="k1")
+    assert 4 < time.monotonic() - start < 12
+    assert (d.wait("k1", number).kind, d.wait("k1", number).value) == ("signal", 9)
+
+
+def test_pause_stops_all_processes_and_resume_goes_on(host, remote):
+    d = remote()
+    d.create("k1")
+    number = start_sleepers(d, host)
+    d.do("pause", box="k1")
+    assert states(sleepers(host)) == {"T"}
+    assert "paused" in refused("EHOSTDOWN", d.exec, "k1", "true")
+    d.kill()
+    d.start()
+    d.attach("k1")
+    assert d.state("k1") == "paused" and states(sleepers(host)) == {"T"}
+    d.do("resume", box="k1")
+    assert states(sleepers(host)) == {"S"}
+    d.do("exec_attach", box="k1", number=number, exec_id="")
+    d.do("pause", box="k1")
+    d.do("stop", box="k1")
+    assert sleepers(host) == []
+    assert d.wait("k1", number).out == b"up\nbye\n"
+
+
+def test_destroy_leaves_no_process(host, remote):
+    d = remote()
+    for box in ("k1", "k2"):
+        d.create(box)
+    start_sleepers(d, host)
+    d.do("pause", box="k1")
+    d.destroy("k1")
+    assert sleepers(host) == [] and len(boxes(host)) == 1
+    assert d.check("k2", "echo lives") == "lives\n"
+
+
 def test_twenty_at_once(host, remote):
     d = remote()
     names = ["k%d" % i for i in range(20)]
