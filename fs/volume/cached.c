@@ -150,6 +150,8 @@ int cached_moved_meanwhile(struct cached *c, struct vol_op *op, uint64_t *serial
 
 bool cached_is_fresh(struct cached *c, uint64_t begin_ns, const struct known *k, bool was_quiet)
 {
+        if (k->sent_ns >= begin_ns)
+                return true; /* also of an epoch that has ended meanwhile */
         if (k->sent_ns == 0 || (uint32_t)k->epoch != (uint32_t)volume_epoch(&c->v))
                 return false;
         if (k->sent_ns + c->config.attr_ttl_ns >= begin_ns)
@@ -203,13 +205,21 @@ static int complete(struct cached *c, struct vol_op *op, const char *path,
         return ask_target(c, op, path);
 }
 
+/* A directory that is not to be had, but on the way to something that is only here. */
+static int last_known(struct cached *c, const char *path, int error, struct meta_fact *ret)
+{
+        *ret = (struct meta_fact){0};
+        (void)meta_get(c->meta, path, ret); /* also what is only supposed */
+        return ret->exists && meta_has_pinned(c->meta, path) ? 0 : error;
+}
+
 int cached_fact(struct cached *c, struct vol_op *op, const char *path, struct meta_fact *ret)
 {
         uint64_t begin_ns = clock_mono_ns();
+        int r = -EIO;
 
-        for (unsigned asked = 0; asked <= ASKS_MAX;) {
-                int r = from_memory(c, path, begin_ns, ret);
-
+        for (unsigned asked = 0; asked <= ASKS_MAX; asked += r == 0) {
+                r = from_memory(c, path, begin_ns, ret);
                 if (r == 0)
                         r = complete(c, op, path, ret);
                 if (r <= 0 && r != -ESTALE)
@@ -218,9 +228,10 @@ int cached_fact(struct cached *c, struct vol_op *op, const char *path, struct me
                         return -EINPROGRESS;
                 r = refresh_ask(c, op->call, path, REFRESH_ATTRS, begin_ns, asked > 0);
                 if (r < 0)
-                        return r;
-                asked += r == 0;
+                        return last_known(c, path, r, ret);
         }
+        if (last_known(c, path, -EIO, ret) == 0)
+                return 0;
         return call_fail(op->call, -EIO, "the sandbox does not say what %s is", path);
 }
 

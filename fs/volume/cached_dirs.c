@@ -158,7 +158,7 @@ static int load_from_memory(struct cached *c, struct vol_dir *d, const char *pat
         k = (struct known){.sent_ns = info.sent_ns, .epoch = info.epoch};
         if (!cached_is_fresh(c, begin_ns, &k, info.was_quiet))
                 return 1;
-        r = meta_names(c->meta, path, &names);
+        r = meta_names(c->meta, path, false, &names);
         if (r == -EAGAIN)
                 return 1;
         return r == 0 ? keep(d, &names) : r;
@@ -172,14 +172,26 @@ static bool is_known_absent(struct cached *c, const char *path, uint64_t begin_n
                cached_is_fresh(c, begin_ns, &f.k, f.was_quiet);
 }
 
+/* A directory that is not to be had, but holds something that is only here: what is known. */
+static int load_known(struct cached *c, struct vol_dir *d, const char *path, int error)
+{
+        struct meta_names names;
+        int r;
+
+        if (!meta_has_pinned(c->meta, path))
+                return error;
+        r = meta_names(c->meta, path, true, &names);
+        return r == 0 ? keep(d, &names) : error;
+}
+
 static int load_path(struct cached *c, struct vol_op *op, struct vol_dir *d, const char *path)
 {
         uint64_t begin_ns = clock_mono_ns();
+        int r = -EIO;
 
         refresh_note_read(c->refresh, path);
-        for (unsigned asked = 0; asked <= ASKS_MAX;) {
-                int r = load_from_memory(c, d, path, begin_ns);
-
+        for (unsigned asked = 0; asked <= ASKS_MAX; asked += r == 0) {
+                r = load_from_memory(c, d, path, begin_ns);
                 if (r <= 0)
                         return r;
                 if (is_known_absent(c, path, begin_ns))
@@ -188,9 +200,10 @@ static int load_path(struct cached *c, struct vol_op *op, struct vol_dir *d, con
                         return -EINPROGRESS;
                 r = refresh_ask(c, op->call, path, REFRESH_NAMES, begin_ns, asked > 0);
                 if (r < 0)
-                        return r;
-                asked += r == 0;
+                        return load_known(c, d, path, r);
         }
+        if (load_known(c, d, path, -EIO) == 0)
+                return 0;
         return call_fail(op->call, -EIO, "the directory %s can't be listed as a whole", path);
 }
 

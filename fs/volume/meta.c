@@ -526,6 +526,7 @@ static void revive(struct meta *m, uint32_t slot, uint32_t mode) REQUIRES(m->loc
                 at(m, e->parent)->count++;
         e->flags = IS_USED;
         e->mode = mode;
+        e->nlink = 1;
         e->sent_ns = 0;
         e->ino = e->server_ino = 0;
 }
@@ -795,6 +796,8 @@ static bool fill_fact(struct meta *m, uint32_t slot, struct meta_fact *ret) REQU
         use(m, e);
         if (ret->exists) {
                 get_attrs(e, &ret->k.st);
+                if (e->ino == 0)
+                        ret->k.st.st_ino = made_up_ino(m, e);
                 ret->k.sandbox_ino = e->server_ino;
         }
         return e->sent_ns != 0 || ret->is_pinned;
@@ -1605,7 +1608,7 @@ static void pack_names(const struct meta *m, uint32_t dir, char *to) REQUIRES(m-
         }
 }
 
-int meta_names(struct meta *m, const char *path, struct meta_names *ret)
+int meta_names(struct meta *m, const char *path, bool is_any, struct meta_names *ret)
 {
         uint32_t dir;
         int r = -EAGAIN;
@@ -1613,7 +1616,7 @@ int meta_names(struct meta *m, const char *path, struct meta_names *ret)
         *ret = (struct meta_names){0};
         mutex_lock(&m->lock);
         dir = lookup(m, path);
-        if (dir != 0 && at(m, dir)->listed_ns != 0) {
+        if (dir != 0 && (is_any || at(m, dir)->listed_ns != 0)) {
                 const struct entry *e = at(m, dir);
 
                 for (uint32_t s = e->first; s != 0; s = at(m, s)->after) {

@@ -178,8 +178,8 @@ struct meta_names {
         size_t size;
         struct meta_source source;
 };
-/* -EAGAIN: not listed; -ENOMEM. */
-int meta_names(struct meta *m, const char *path, struct meta_names *ret);
+/* is_any: those that are known where it isn't listed. -EAGAIN: not listed; -ENOMEM. */
+int meta_names(struct meta *m, const char *path, bool is_any, struct meta_names *ret);
 /* Bytes from one struct meta_name to the next. */
 size_t meta_name_span(uint32_t size);
 

@@ -801,6 +801,151 @@ static void hard_links_share_a_node_where_inodes_are_real(void)
         fixture_done(&f);
 }
 
+static void what_is_only_here_is_shown_though_its_directory_is_not(void)
+{
+        struct fixture f;
+        struct vol_opened o;
+        struct vol_entry e;
+        struct seen s;
+        uint64_t dir;
+
+        if (!fixture_init_ttl(&f, 50 * NS_PER_MS))
+                return;
+        mkdir_real(&f, "d");
+        dir = look(&f, VOLUME_ROOT, "d");
+        CHECK_EQ(f.ops->create(f.v, &f.op, dir, "x", 0644, O_RDWR | O_CREAT | O_EXCL, &e, &o), 0);
+        CHECK_EQ(f.ops->write(f.v, &f.op, o.file, "abc", 3, 0), 3);
+        sleep_ms(100);
+        atomic_store(&f.box.enter_error, -EHOSTUNREACH);
+        CHECK_EQ(walk(&f, "d"), dir);
+        CHECK_EQ(size_at(&f, walk(&f, "d/x")), 3);
+        CHECK_EQ(read_dir(&f, dir, &s), 0);
+        CHECK_EQ(s.count, 1);
+        CHECK_EQ(f.ops->lookup(f.v, &f.op, dir, "y", &e), -EHOSTUNREACH);
+        CHECK_EQ(f.ops->rmdir(f.v, &f.op, VOLUME_ROOT, "d"), -ENOTEMPTY);
+        atomic_store(&f.box.enter_error, 0);
+        CHECK_EQ(file_remove_tree(f.box.dir, "d"), 0);
+        CHECK_EQ(size_at(&f, walk(&f, "d/x")), 3);
+        CHECK_EQ(read_dir(&f, dir, &s), 0);
+        CHECK_EQ(s.count, 1);
+        f.ops->release(f.v, o.file);
+        fixture_done(&f);
+}
+
+/* ---- all at once ---- */
+
+struct stressor {
+        struct fixture *f;
+        unsigned seed;
+        pthread_t thread;
+};
+
+static unsigned roll(unsigned *seed, unsigned sides)
+{
+        *seed = *seed * 1103515245 + 12345;
+        return (*seed >> 16) % sides;
+}
+
+/* Any errno will do: what counts is that nothing breaks, hangs or leaks. */
+static void one_step(struct fixture *f, struct vol_op *op, unsigned *seed)
+{
+        static const char *const names[] = {"a", "b", "c", "d"};
+        const char *name = names[roll(seed, 4)], *other = names[roll(seed, 4)];
+        struct vol_entry e = {.node = 0}, to = {.node = 0};
+        struct seen s = {.head = {on_add}, .max = 3};
+        struct vol_opened o;
+        struct vol_dir *d;
+        uint64_t dir = VOLUME_ROOT, held[2] = {0, 0};
+
+        if (roll(seed, 2) == 0 && f->ops->lookup(f->v, op, VOLUME_ROOT, other, &e) == 0 &&
+            e.node != 0) {
+                held[0] = e.node;
+                if (S_ISDIR(e.st.st_mode))
+                        dir = e.node;
+        }
+        if (f->ops->lookup(f->v, op, dir, name, &to) == 0)
+                held[1] = to.node;
+        switch (roll(seed, 10)) {
+        case 0:
+                if (f->ops->mkdir(f->v, op, dir, name, 0755, &e) == 0)
+                        f->ops->forget(f->v, e.node, 1);
+                break;
+        case 1: (void)f->ops->rmdir(f->v, op, dir, name); break;
+        case 2: (void)f->ops->unlink(f->v, op, dir, name); break;
+        case 3: (void)f->ops->rename(f->v, op, dir, name, VOLUME_ROOT, other, 0); break;
+        case 4:
+                if (f->ops->create(f->v, op, dir, name, 0644, O_RDWR | O_CREAT, &e, &o) == 0) {
+                        (void)f->ops->write(f->v, op, o.file, name, 1, roll(seed, 100));
+                        (void)f->ops->flush(f->v, op, o.file);
+                        f->ops->release(f->v, o.file);
+                        f->ops->forget(f->v, e.node, 1);
+                }
+                break;
+        case 5:
+                if (f->ops->symlink(f->v, op, dir, name, "../x", &e) == 0)
+                        f->ops->forget(f->v, e.node, 1);
+                break;
+        case 6:
+                if (to.node && S_ISREG(to.st.st_mode) &&
+                    f->ops->link(f->v, op, to.node, VOLUME_ROOT, other, &e) == 0)
+                        f->ops->forget(f->v, e.node, 1);
+                break;
+        case 7:
+                if (f->ops->opendir(f->v, op, dir, &d) == 0) {
+                        (void)f->ops->readdir(f->v, op, d, 0, false, &s.head);
+                        s.in_call = 0;
+                        (void)f->ops->readdir(f->v, op, d, 2, false, &s.head);
+                        f->ops->releasedir(f->v, d);
+                }
+                break;
+        case 8:
+                if (to.node)
+                        (void)f->ops->getattr(f->v, op, to.node, NULL, &e);
+                break;
+        default:
+                (void)unlinkat(f->box.dir, name, 0);
+                (void)renameat(f->box.dir, other, f->box.dir, name);
+                if (roll(seed, 10) == 0)
+                        f->ops->exec_ended(f->v);
+                break;
+        }
+        for (int i = 0; i < 2; i++) {
+                if (held[i])
+                        f->ops->forget(f->v, held[i], 1);
+        }
+}
+
+static void *stress(void *arg)
+{
+        struct stressor *x = arg;
+
+        for (int i = 0; i < 400; i++) {
+                struct call call;
+                struct vol_op op = {.call = &call, .umask = 022, .may_wait = true};
+
+                call_init(&call, clock_after(20 * NS_PER_S));
+                one_step(x->f, &op, &x->seed);
+        }
+        return NULL;
+}
+
+static void anything_may_happen_at_once(void)
+{
+        struct fixture f;
+        struct stressor all[6];
+
+        if (!fixture_init_ttl(&f, 5 * NS_PER_MS))
+                return;
+        for (unsigned i = 0; i < 6; i++) {
+                all[i] = (struct stressor){.f = &f, .seed = i * 7919 + 1};
+                CHECK_EQ(pthread_create(&all[i].thread, NULL, stress, &all[i]), 0);
+        }
+        for (unsigned i = 0; i < 6; i++)
+                CHECK_EQ(pthread_join(all[i].thread, NULL), 0);
+        CHECK_EQ(f.ops->sync(f.v, &f.op) <= 0, true);
+        fixture_done(&f);
+}
+
 /* ---- directories ---- */
 
 static void an_open_directory_keeps_its_places(void)
@@ -916,6 +1061,8 @@ int main(void)
         RUN(changes_inside_show_as_other_files);
         RUN(links_answer_what_stays_inside);
         RUN(hard_links_share_a_node_where_inodes_are_real);
+        RUN(what_is_only_here_is_shown_though_its_directory_is_not);
+        RUN(anything_may_happen_at_once);
         RUN(an_open_directory_keeps_its_places);
         RUN(hostile_listings_bring_nothing);
         RUN(statfs_is_asked_once_a_second);

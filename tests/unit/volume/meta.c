@@ -332,11 +332,11 @@ static void names_come_in_the_order_of_the_listing(void)
         struct meta_names names;
         char all[64] = "";
 
-        CHECK_EQ(meta_names(m, "", &names), -EAGAIN);
+        CHECK_EQ(meta_names(m, "", false, &names), -EAGAIN);
         list(m, "", 10, NAMES("b", "a", "c"));
         CHECK_EQ(meta_made(m, "z", &s, &st, NULL, 21, NULL), 0);
         meta_removed(m, "a", &s, 21);
-        CHECK_EQ(meta_names(m, "", &names), 0);
+        CHECK_EQ(meta_names(m, "", false, &names), 0);
         for (size_t i = 0; i < names.size;) {
                 const struct meta_name *n = (const void *)(names.data + i);
 
