@@ -407,7 +407,7 @@ int ssh_exec_attach(struct box *box, struct call *c, uint64_t number, const char
                 return r;
         follow(x);
         if (to->stdin_taken)
-                sink_taken(x, x->input_at);
+                sink_taken(x, x->input_at); /* where it goes on */
         *ret = &x->base;
         return 0;
 }
@@ -423,7 +423,7 @@ int ssh_exec_write(struct exec *base, struct call *c, const void *data, size_t s
         mutex_lock(&eh->lock);
         if (x->is_ended || x->has_end || x->is_last || !x->has_stdin)
                 r = -EPIPE;
-        else if (x->input_at + x->input.size + size > x->taken + EXEC_STDIN_WINDOW)
+        else if (x->input_at + x->input.size + size > exec_taken_locked(eh, x) + EXEC_STDIN_WINDOW)
                 r = -EAGAIN;
         else if (size > 0)
                 r = buf_add(&x->input, data, size);

@@ -6,15 +6,19 @@
  */
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "providers/ssh/exec_host.h"
 #include "providers/ssh/script.h"
 #include "providers/ssh/shell.h"
 #include "transport/base/cleanup.h"
+#include "transport/sftp/batch.h"
 
 #define CALL_NS (10 * NS_PER_S)
-#define FEED_MAX ((size_t)256 * 1024) /* in one script */
+#define FEED_MAX ((size_t)256 * 1024) /* in one go */
+#define FEED_SCRIPT_MAX ((size_t)4096) /* within the script */
 #define FEED_AGAIN_NS (500 * NS_PER_MS)
 #define LEAVING_AGAIN_NS (5 * NS_PER_S)
 #define PUNCH_STEP (UINT64_C(16) << 20)
@@ -117,34 +121,110 @@ static void fed_locked(struct exec_host *eh, struct ssh_exec *x, size_t size, bo
         cond_broadcast(&eh->changed);
 }
 
+/* One script's worth of stdin. */
+struct piece {
+        struct ssh_exec *x;
+        char *data;
+        size_t size;
+        uint64_t offset;
+        bool is_last;
+};
+
+static int write_piece(struct piece *p, struct call *c, struct ssh_link *link, const char *path)
+{
+        struct sftp_op ops[FEED_MAX / 16384 + 1];
+        struct sftp_handle handle;
+        uint32_t part = sftp_piece_max(link->sftp);
+        size_t count = 0;
+        int r = sftp_open(link->sftp, c, path, SFTP_FOR_WRITE | SFTP_CREATE | SFTP_TRUNCATE, 0600,
+                          &handle);
+
+        if (r < 0)
+                return r;
+        for (size_t at = 0; at < p->size; at += part, count++) {
+                ops[count] = (struct sftp_op){.type = SFTP_WRITE, .handle = handle, .offset = at};
+                ops[count].data = p->data + at;
+                ops[count].size = p->size - at < part ? (uint32_t)(p->size - at) : part;
+        }
+        r = sftp_run(link->sftp, c, ops, count);
+        for (size_t i = 0; r == 0 && i < count; i++)
+                r = ops[i].error;
+        sftp_close_later(link->sftp, &handle);
+        return r;
+}
+
+/* A large one, by SFTP: a shell takes its time to read a long script. */
+static int upload_piece(struct exec_host *eh, struct piece *p, struct call *c)
+{
+        struct ssh_link *link = NULL;
+        char *path = NULL;
+        int r = host_link(eh->host, c, HOST_CONTROL, &link);
+
+        if (r < 0)
+                return r;
+        r = asprintf(&path, "%s.feed", p->x->prefix) < 0 ? -ENOMEM : 0;
+        if (r == 0)
+                r = write_piece(p, c, link, path);
+        free(path);
+        link_unref(link);
+        return r;
+}
+
+/* 0, -errno, or 3. */
+static int feed_piece(struct exec_host *eh, struct piece *p, struct call *c)
+{
+        _cleanup_(buf_wipe) struct buf script = BUF_INIT(64 * 1024);
+        bool is_large = p->size > FEED_SCRIPT_MAX;
+        int code = 0, r = is_large ? upload_piece(eh, p, c) : 0;
+
+        if (r == 0)
+                r = script_feed(&script, p->x->prefix, p->offset, is_large ? NULL : p->data,
+                                p->size, p->is_last);
+        if (r == 0)
+                r = shell_run_buf(eh->host, c, buf_str(&script), NULL, &code);
+        if (r < 0)
+                return r;
+        return code == 3 ? 3 : code != 0 ? -EIO : 0;
+}
+
+static void take_piece_locked(struct exec_host *eh, struct piece *p, uint64_t *next_ns)
+        REQUIRES(eh->lock)
+{
+        struct ssh_exec *x = next_feed_locked(eh, next_ns);
+
+        if (!x)
+                return;
+        p->x = x;
+        p->offset = x->input_at;
+        p->size = x->input.size < FEED_MAX ? x->input.size : FEED_MAX;
+        p->is_last = x->is_last && p->size == x->input.size;
+        p->data = malloc(p->size + 1);
+        if (p->data && p->size > 0)
+                memcpy(p->data, x->input.data, p->size);
+}
+
 /* True: there was something to feed. */
 static bool feed(struct exec_host *eh, uint64_t *next_ns)
 {
-        _cleanup_(buf_wipe) struct buf script = BUF_INIT(5 * FEED_MAX);
-        struct ssh_exec *x;
+        struct piece p = {0};
         struct call c;
-        size_t size = 0;
-        bool is_last = false;
-        int r = 0, code = 0;
+        int r;
 
         mutex_lock(&eh->lock);
-        x = next_feed_locked(eh, next_ns);
-        if (x) {
-                size = x->input.size < FEED_MAX ? x->input.size : FEED_MAX;
-                is_last = x->is_last && size == x->input.size;
-                r = script_feed(&script, x->prefix, x->input_at, x->input.data, size, is_last);
-        }
+        take_piece_locked(eh, &p, next_ns);
         mutex_unlock(&eh->lock);
-        if (!x)
+        if (!p.x)
                 return false;
+        r = exec_call_begin(eh, EXEC_ERRAND, &c, CALL_NS);
         if (r == 0)
-                r = exec_call_begin(eh, EXEC_ERRAND, &c, CALL_NS);
-        if (r == 0)
-                r = shell_run_buf(eh->host, &c, buf_str(&script), NULL, &code);
+                r = p.data ? feed_piece(eh, &p, &c) : -ENOMEM;
         exec_call_end(eh, EXEC_ERRAND);
+        if (p.data)
+                explicit_bzero(p.data, p.size);
+        free(p.data);
         mutex_lock(&eh->lock);
-        fed_locked(eh, x, size, is_last, r < 0 ? r : code == 3 ? 3 : code != 0 ? -EIO : 0);
-        exec_unref_locked(eh, x);
+        fed_locked(eh, p.x, p.size, p.is_last, r);
+        exec_unref_locked(eh, p.x);
         mutex_unlock(&eh->lock);
         return true;
 }
@@ -233,7 +313,7 @@ static bool remove_leaving(struct exec_host *eh, uint64_t *next_ns)
                 return false;
         r = exec_call_begin(eh, EXEC_ERRAND, &c, CALL_NS);
         if (r == 0)
-                r = script_remove(&script, l->run, l->numbers, l->count);
+                r = script_remove(&script, l->run, host_known(eh->host), l->numbers, l->count);
         if (r == 0)
                 r = shell_run_buf(eh->host, &c, buf_str(&script), NULL, &code);
         exec_call_end(eh, EXEC_ERRAND);

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define STDIN_THERE (UINT64_C(1) << 20) /* bytes of stdin that may wait on the host */
 #define PROBE_NS (50 * NS_PER_MS)
 
 int exec_host_new(struct ssh_host *h, struct exec_host **ret)
@@ -182,6 +183,12 @@ void exec_news_locked(struct exec_host *eh, struct ssh_exec *x)
                 if (x->due_ns > x->probe_ns)
                         x->due_ns = x->probe_ns;
         }
+}
+
+uint64_t exec_taken_locked(struct exec_host *eh, const struct ssh_exec *x)
+{
+        assert(x->host == eh);
+        return x->taken + STDIN_THERE > x->input_at ? x->input_at : x->taken + STDIN_THERE;
 }
 
 void exec_forget_locked(struct exec_host *eh, struct ssh_exec *x)

@@ -523,7 +523,7 @@ static void tell_taken(struct ssh_exec *x)
         bool is_news;
 
         mutex_lock(&x->host->lock);
-        taken = x->taken;
+        taken = exec_taken_locked(x->host, x);
         is_news = taken > x->taken_told;
         x->taken_told = taken;
         mutex_unlock(&x->host->lock);

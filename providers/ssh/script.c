@@ -422,14 +422,17 @@ int script_feed(struct buf *to, const char *prefix, uint64_t offset, const void 
 {
         int r = quote_addf(to, "sbxfs_f=%s\n[ -p \"$sbxfs_f.wake\" ] || exit 3\n", prefix);
 
-        if (r == 0 && size > 0)
+        if (r == 0 && size > 0 && data) {
                 r = buf_add_str(to, "printf '");
-        if (r == 0 && size > 0)
-                r = add_bytes(to, data, size);
+                if (r == 0)
+                        r = add_bytes(to, data, size);
+                if (r == 0)
+                        r = buf_add_str(to, "' >\"$sbxfs_f.feed\" || exit 1\n");
+        }
         if (r == 0 && size > 0)
                 r = buf_addf(to,
-                             "' >\"$sbxfs_f.part\" && mv -f \"$sbxfs_f.part\" "
-                             "\"$sbxfs_f.in.%" PRIu64 ".%" PRIu64 "\" || exit 1\n",
+                             "mv -f \"$sbxfs_f.feed\" \"$sbxfs_f.in.%" PRIu64 ".%" PRIu64
+                             "\" || exit 1\n",
                              offset, offset + size);
         if (r == 0 && is_last)
                 r = buf_addf(to, "printf x >\"$sbxfs_f.in.%" PRIu64 ".eof\" || exit 1\n",
@@ -437,13 +440,26 @@ int script_feed(struct buf *to, const char *prefix, uint64_t offset, const void 
         return r == 0 ? buf_add_str(to, "printf '\\n' 1<>\"$sbxfs_f.wake\"\n") : r;
 }
 
-int script_remove(struct buf *to, const char *run, const uint64_t *numbers, size_t count)
-{
-        int r = quote_addf(to, "cd %s 2>/dev/null || exit 0\nrm -f --", run);
+/* N.pid stays while there is somebody to signal; who went meanwhile is removed with the next. */
+static const char remove_dead[] =
+        "for sbxfs_i in *.pid; do\n"
+        "[ -e \"$sbxfs_i\" ] && ! [ -e \"${sbxfs_i%pid}up\" ] || continue\n"
+        "sbxfs_lives \"$sbxfs_i\" || [ -z \"$sbxfs_s\" ] && kill -0 \"$sbxfs_k\" 2>/dev/null "
+        "|| rm -f -- \"$sbxfs_i\"\n"
+        "done\n";
 
+int script_remove(struct buf *to, const char *run, unsigned can, const uint64_t *numbers,
+                  size_t count)
+{
+        int r = add_lives(to, can);
+
+        if (r == 0)
+                r = quote_addf(to, "cd %s 2>/dev/null || exit 0\nrm -f --", run);
         for (size_t i = 0; r == 0 && i < count; i++)
-                r = buf_addf(to, " %" PRIu64 ".*", numbers[i]);
-        return r == 0 ? buf_add_char(to, '\n') : r;
+                r = buf_addf(to, " %" PRIu64 ".[!p]*", numbers[i]);
+        if (r == 0)
+                r = buf_add_char(to, '\n');
+        return r == 0 ? buf_add_str(to, remove_dead) : r;
 }
 
 int script_punch(struct buf *to, const char *prefix, unsigned stream, uint64_t size)

@@ -10,8 +10,8 @@
  *      N.late   its time was up
  *      N.sent   the last signal that we sent
  *      N.rc     how it ended; whole only with its newline
- *      N.in.A.B stdin from byte A to byte B, N.in.A.eof its end; N.fifo, N.wake, N.took: how far
- *               the feeder has got
+ *      N.in.A.B stdin from byte A to byte B, N.in.A.eof its end; N.feed: a piece that is being
+ *               written; N.fifo, N.wake: the feeder's; N.took: how far it has got
  *      N.dog    the watchdog of its time-out
  *      N.hole   bytes of output that were given back to the host's disk
  *
@@ -63,12 +63,16 @@ int script_probe(struct buf *to, const char *const *prefixes, size_t count, unsi
 /* A signal to its group: exit code 3, none is there. */
 int script_signal(struct buf *to, const char *prefix, unsigned can, int signal);
 
-/* Bytes of stdin from `offset`, for the feeder; `is_last`: and its end. */
+/*
+ * Bytes of stdin from `offset`, for the feeder; `is_last`: and its end. `data` NULL: N.feed holds
+ * them already; some shells read a long script byte by byte. Exit code 3: nobody reads them.
+ */
 int script_feed(struct buf *to, const char *prefix, uint64_t offset, const void *data, size_t size,
                 bool is_last);
 
 /* What is left of ended ones goes. */
-int script_remove(struct buf *to, const char *run, const uint64_t *numbers, size_t count);
+int script_remove(struct buf *to, const char *run, unsigned can, const uint64_t *numbers,
+                  size_t count);
 
 /* Give back what was fetched: [0, size) of the stream's file becomes a hole. */
 int script_punch(struct buf *to, const char *prefix, unsigned stream, uint64_t size);
