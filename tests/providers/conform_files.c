@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -285,8 +286,7 @@ static int do_open(struct box *b, struct call *c, const struct json *j, struct b
                 return r;
         for (size_t i = 0; i < HANDLES_MAX; i++) {
                 none = NULL;
-                if (!__atomic_compare_exchange_n(&handles[i], &none, f, false, __ATOMIC_SEQ_CST,
-                                                 __ATOMIC_SEQ_CST))
+                if (!atomic_compare_exchange_strong(&handles[i], &none, f))
                         continue;
                 (void)buf_addf(answer, ",\"handle\":%zu,\"st\":", i);
                 add_stat(answer, &st);
@@ -327,8 +327,7 @@ static int do_read(struct box *b, struct call *c, const struct json *j, struct b
 
 static int do_close(struct box *b, struct call *c, const struct json *j, struct buf *answer)
 {
-        struct box_file *f =
-                __atomic_exchange_n(&handles[number(j, "handle")], NULL, __ATOMIC_SEQ_CST);
+        struct box_file *f = atomic_exchange(&handles[number(j, "handle")], NULL);
 
         (void)b; /* nobody fails here */
         (void)c;
