@@ -13,9 +13,9 @@
 #include "transport/base/lock.h"
 #include "transport/base/random.h"
 
-#define BULK_READ ((size_t)1 << 20) /* from here on not on the control connection */
-#define STRIPE_BYTES ((uint64_t)16 << 20) /* read of one file, before it gets more connections */
-#define STRIPE_ROUND_TRIP_NS (10 * NS_PER_MS)
+#define BULK_BYTES                                                                                 \
+        ((uint64_t)4 << 20) /* read of one file, before it leaves the control connection */
+#define STRIPE_READ ((size_t)4 << 20) /* one read of this size is spread over all connections */
 #define AGAIN_MAX 3 /* times to fetch what changes while it is read */
 
 int ssh_spot_init(struct spot *s, struct box *b, struct call *c)
@@ -234,8 +234,10 @@ struct ssh_file {
         struct ssh_link *links[HOST_LANES]; /* NULL: not yet; [HOST_CONTROL] always */
         struct sftp_handle handles[HOST_LANES];
         bool is_denied[HOST_LANES]; /* can't be had there, or it is another file by now */
-        uint64_t tried_ns[HOST_LANES]; /* when such a connection was asked for last */
+        unsigned busy[HOST_LANES]; /* reads */
         uint64_t bytes; /* read so far */
+        uint64_t tried_ns; /* when more connections were asked for last */
+        bool is_widening; /* somebody is at it */
 };
 
 static int open_regular(struct spot *s, struct call *c, struct ssh_file *f)
@@ -307,94 +309,126 @@ static bool is_same_file(const struct stat *a, const struct stat *b)
                a->st_size == b->st_size && a->st_mtim.tv_sec == b->st_mtim.tv_sec;
 }
 
-/* By now its path may lead to another file, or to one that changes: then not. */
-static int open_on(struct ssh_file *f, struct ssh_link *link, struct call *c,
-                   struct sftp_handle *ret)
+/*
+ * Open it on these connections, all at the same time: the error of each is in opens[]. By now its
+ * path may lead to another file, or to one that changes, or that could block: then not.
+ */
+static int open_on(struct ssh_file *f, struct ssh_link *const *links, struct sftp_op *opens,
+                   size_t count, struct call *c)
 {
-        struct sftp_op look = {.type = SFTP_LSTAT, .path = f->path}, opened = {.type = SFTP_FSTAT};
-        int r = sftp_run(link->sftp, c, &look, 1);
+        struct sftp_op looks[HOST_LANES] = {0};
+        int r;
 
-        if (r < 0 || look.error < 0)
-                return r < 0 ? r : look.error;
-        if (!is_same_file(&look.st, &f->st))
-                return -ESTALE;
-        r = sftp_open(link->sftp, c, f->path, SFTP_FOR_READ, 0, &opened.handle);
-        if (r < 0)
-                return r;
-        r = sftp_run(link->sftp, c, &opened, 1);
-        if (r == 0 && (opened.error < 0 || !is_same_file(&opened.st, &f->st)))
-                r = -ESTALE;
-        if (r < 0)
-                sftp_close_later(link->sftp, &opened.handle);
-        else
-                *ret = opened.handle;
+        for (size_t i = 0; i < count; i++)
+                looks[i] = (struct sftp_op){.type = SFTP_LSTAT, .path = f->path};
+        r = lanes_run(links, looks, count, c);
+        for (size_t i = 0; r == 0 && i < count; i++) {
+                opens[i] = (struct sftp_op){
+                        .type = SFTP_OPEN, .path = f->path, .flags = SFTP_FOR_READ};
+                if (looks[i].error < 0 || !is_same_file(&looks[i].st, &f->st))
+                        opens[i].error = -ESTALE;
+        }
+        if (r == 0)
+                r = lanes_run(links, opens, count, c);
+        for (size_t i = 0; r == 0 && i < count; i++)
+                looks[i] = (struct sftp_op){
+                        .type = SFTP_FSTAT, .handle = opens[i].handle, .error = opens[i].error};
+        if (r == 0)
+                r = lanes_run(links, looks, count, c);
+        for (size_t i = 0; r == 0 && i < count; i++) {
+                if (opens[i].error == 0 &&
+                    (looks[i].error < 0 || !is_same_file(&looks[i].st, &f->st))) {
+                        sftp_close_later(links[i]->sftp, &opens[i].handle);
+                        opens[i].error = -ESTALE;
+                }
+        }
         return r;
 }
 
-/* One more connection for this file, if it is there already; nobody waits for a dial. */
-static void widen(struct ssh_file *f, struct call *c, unsigned lane)
+/* Which connections this file should get now; false: none, or somebody is at it. */
+static bool begin_widening(struct ssh_file *f, size_t size, bool *is_wanted)
 {
-        struct ssh_host *host = ssh_box_of(f->base.box)->host;
         uint64_t now_ns = clock_mono_ns();
-        struct ssh_link *link = NULL;
-        struct sftp_handle handle;
-        struct call quick;
-        bool is_wanted;
-        int r;
-
-        mutex_lock(&f->lock);
-        is_wanted = !f->links[lane] && !f->is_denied[lane] &&
-                    now_ns > f->tried_ns[lane] + 20 * NS_PER_MS;
-        if (is_wanted)
-                f->tried_ns[lane] = now_ns;
-        mutex_unlock(&f->lock);
-        if (!is_wanted)
-                return;
-        call_init(&quick, clock_after(NS_PER_MS));
-        if (host_link(host, &quick, (enum host_lane)lane, &link) < 0)
-                return;
-        call_init(&quick, c->deadline_ns);
-        r = link->lane == (enum host_lane)lane ? open_on(f, link, &quick, &handle) : -EMFILE;
-        mutex_lock(&f->lock);
-        if (r == 0 && !f->links[lane]) {
-                f->handles[lane] = handle;
-                f->links[lane] = link;
-                link = NULL;
-        }
-        f->is_denied[lane] |= r < 0;
-        mutex_unlock(&f->lock);
-        if (link && r == 0)
-                sftp_close_later(link->sftp, &handle);
-        link_unref(link);
-}
-
-/* The connections that are to carry this read: counted, the first is the one whose word counts. */
-static size_t choose(struct ssh_file *f, struct call *c, size_t size, struct sftp_file *files,
-                     struct ssh_link **links)
-{
-        unsigned lanes = host_bulk_lanes(ssh_box_of(f->base.box)->host);
-        bool is_large = size > BULK_READ || (uint64_t)f->st.st_size > BULK_READ;
-        bool is_wide;
-        size_t n = 0;
+        unsigned active = 1, open = 0;
+        bool is_any = false, is_wide;
 
         mutex_lock(&f->lock);
         f->bytes += size;
-        is_wide = f->round_trip_ns >= STRIPE_ROUND_TRIP_NS &&
-                  (f->bytes > STRIPE_BYTES || size > STRIPE_BYTES);
+        for (unsigned i = 0; i < HOST_LANES; i++) {
+                active += f->busy[i];
+                open += i >= HOST_BULK && f->links[i];
+        }
+        is_wide = f->round_trip_ns >= STRIPE_ROUND_TRIP_NS && f->bytes > STRIPE_BYTES &&
+                  (active > open || size > STRIPE_READ);
+        for (unsigned i = HOST_BULK; i < HOST_LANES; i++) {
+                is_wanted[i] = !f->links[i] && !f->is_denied[i] && f->bytes > BULK_BYTES &&
+                               (i == HOST_BULK || is_wide);
+                is_any |= is_wanted[i];
+        }
+        is_any &= !f->is_widening && now_ns > f->tried_ns + 20 * NS_PER_MS;
+        if (is_any) {
+                f->is_widening = true;
+                f->tried_ns = now_ns;
+        }
         mutex_unlock(&f->lock);
-        for (unsigned i = 0; is_large && i < (is_wide ? lanes : 1); i++)
-                widen(f, c, HOST_BULK + i);
+        return is_any;
+}
+
+static void widen(struct ssh_file *f, struct call *c, size_t size)
+{
+        struct sftp_op opens[HOST_LANES] = {0};
+        struct ssh_link *links[HOST_LANES];
+        bool is_wanted[HOST_LANES] = {0};
+        size_t n;
+        int r = 0;
+
+        if (!begin_widening(f, size, is_wanted))
+                return;
+        n = lanes_take(ssh_box_of(f->base.box)->host, is_wanted, links);
+        if (n > 0)
+                r = open_on(f, links, opens, n, c);
         mutex_lock(&f->lock);
-        for (unsigned i = HOST_BULK; is_large && i < HOST_LANES; i++) {
-                if (!f->links[i] || sftp_error(f->links[i]->sftp, NULL, 0) < 0)
+        for (size_t i = 0; i < n; i++) {
+                enum host_lane lane = links[i]->lane;
+
+                f->is_denied[lane] = r < 0 || opens[i].error < 0;
+                if (f->is_denied[lane])
                         continue;
-                links[n] = link_ref(f->links[i]);
-                files[n++] = (struct sftp_file){f->links[i]->sftp, f->handles[i]};
+                f->handles[lane] = opens[i].handle;
+                f->links[lane] = links[i];
+                links[i] = NULL;
         }
-        if (n == 0) {
-                links[n] = link_ref(f->links[HOST_CONTROL]);
-                files[n++] = (struct sftp_file){links[0]->sftp, f->handles[HOST_CONTROL]};
+        f->is_widening = false;
+        mutex_unlock(&f->lock);
+        for (size_t i = 0; i < n; i++)
+                link_unref(links[i]);
+}
+
+static bool is_usable_locked(const struct ssh_file *f, unsigned lane) REQUIRES(f->lock)
+{
+        return f->links[lane] && sftp_error(f->links[lane]->sftp, NULL, 0) == 0;
+}
+
+/* The connections that carry this read: one, the least busy, or all where it is a large one. */
+static size_t choose(struct ssh_file *f, size_t size, unsigned *lanes)
+{
+        unsigned best = HOST_CONTROL;
+        size_t n = 0;
+
+        mutex_lock(&f->lock);
+        for (unsigned i = HOST_BULK; i < HOST_LANES; i++) {
+                if (!is_usable_locked(f, i))
+                        continue;
+                lanes[n++] = i;
+                if (best == HOST_CONTROL || f->busy[i] < f->busy[best])
+                        best = i;
         }
+        if (n == 0 || size <= STRIPE_READ) {
+                lanes[0] = best;
+                n = 1;
+        }
+        for (size_t i = 0; i < n; i++)
+                f->busy[lanes[i]]++;
         mutex_unlock(&f->lock);
         return n;
 }
@@ -411,23 +445,34 @@ static ssize_t read_by(struct call *c, const struct sftp_file *files, size_t cou
         return n;
 }
 
+static void unbusy(struct ssh_file *f, const unsigned *lanes, size_t count)
+{
+        mutex_lock(&f->lock);
+        for (size_t i = 0; i < count; i++)
+                f->busy[lanes[i]]--;
+        mutex_unlock(&f->lock);
+}
+
 ssize_t ssh_file_read(struct box_file *base, struct call *c, void *data, size_t size,
                       uint64_t offset, struct stat *ret_st)
 {
         struct ssh_file *f = container_of(base, struct ssh_file, base);
         struct sftp_file files[HOST_LANES];
-        struct ssh_link *links[HOST_LANES];
-        size_t count = choose(f, c, size, files, links);
-        ssize_t n = read_by(c, files, count, data, size, offset, ret_st);
+        unsigned lanes[HOST_LANES];
+        size_t count;
+        ssize_t n;
 
-        if (n == -ESTALE && links[0]->lane != HOST_CONTROL) {
-                /* not the handle that counts: without the others */
-                struct sftp_file first = {f->links[HOST_CONTROL]->sftp, f->handles[HOST_CONTROL]};
-
-                n = read_by(c, &first, 1, data, size, offset, ret_st);
+        widen(f, c, size);
+        count = choose(f, size, lanes);
+        for (size_t i = 0; i < count; i++) /* a link that is there stays until the file is closed */
+                files[i] = (struct sftp_file){f->links[lanes[i]]->sftp, f->handles[lanes[i]]};
+        n = read_by(c, files, count, data, size, offset, ret_st);
+        unbusy(f, lanes, count);
+        if (n == -ESTALE && lanes[0] != HOST_CONTROL) { /* not the handle that counts */
+                files[0] =
+                        (struct sftp_file){f->links[HOST_CONTROL]->sftp, f->handles[HOST_CONTROL]};
+                n = read_by(c, files, 1, data, size, offset, ret_st);
         }
-        for (size_t i = 0; i < count; i++)
-                link_unref(links[i]);
         return n == -ESTALE ? call_fail(c, -ESTALE, "the connection that it was open on is gone")
                             : n;
 }

@@ -2,7 +2,7 @@
 /*
  * Parts of the ssh provider's files, for files*.c only: files.c (what is asked and read),
  * files_list.c and files_find.c (listings by find of the helper shell, or by SFTP), files_apply.c,
- * files_window.c, files_large.c and files_left.c (changes), files_why.c (what an error really was).
+ * files_window.c, files_large.c and files_left.c (changes), files_lanes.c, files_why.c (what an error really was).
  *
  * Times: find tells nanoseconds, SFTP seconds (tv_nsec 0). Where the host has such a find, every
  *        listing and box_stat comes from it.
@@ -79,6 +79,22 @@ int why_change(const struct spot *s, struct call *c, const struct change *x, int
 /* The same of something that was only to be looked at or read. */
 int why_path(const struct spot *s, struct call *c, const char *path, int error);
 int why_listing(const struct spot *s, struct call *c, const char *path, int error);
+
+/* ---- files_lanes.c ---- */
+
+#define STRIPE_BYTES ((uint64_t)16 << 20) /* from here on it pays to have more connections, */
+#define STRIPE_ROUND_TRIP_NS UINT64_C(10000000) /* where the way is so long */
+
+/*
+ * Those of the bulk connections that are wanted (by enum host_lane) and there already; the others
+ * are dialled meanwhile. The count; each to link_unref.
+ */
+size_t lanes_take(struct ssh_host *h, const bool *is_wanted, struct ssh_link **ret);
+/*
+ * One operation on each of several connections, all at the same time; those whose error is set
+ * beforehand are left out. 0 when all have their result; else none counts.
+ */
+int lanes_run(struct ssh_link *const *links, struct sftp_op *ops, size_t count, struct call *c);
 
 /* ---- files_left.c ---- */
 

@@ -8,8 +8,6 @@
 #include "transport/base/clock.h"
 
 #define CHUNK ((uint64_t)8 << 20) /* between two looks at which connections there are */
-#define STRIPE_BYTES ((uint64_t)16 << 20)
-#define STRIPE_ROUND_TRIP_NS (10 * NS_PER_MS)
 
 struct large {
         struct spot *spot;
@@ -19,7 +17,7 @@ struct large {
         struct sftp_file files[HOST_LANES];
         struct ssh_link *links[HOST_LANES]; /* of the same place among the files */
         size_t count;
-        unsigned lanes; /* asked for so far */
+        bool is_wanted[HOST_LANES];
         uint64_t round_trip_ns;
 };
 
@@ -30,35 +28,43 @@ static int read_source(void *ctx, void *data, size_t size, uint64_t offset)
         return l->x->from->read(l->x->from, data, size, offset);
 }
 
-/* The next connection, if it is there already: the dial goes on behind. */
+/*
+ * More connections, those that are there already. The temporary file has one name that only we
+ * know; one that is written in place may have been moved, and stays with its handle.
+ */
 static void widen(struct large *l)
 {
-        struct ssh_host *host = l->spot->box->host;
-        enum host_lane lane = (enum host_lane)(HOST_BULK + l->lanes);
-        struct sftp_op open = {.type = SFTP_OPEN, .path = l->path, .flags = SFTP_FOR_WRITE};
-        struct ssh_link *link;
-        struct call quick;
+        bool is_far = l->round_trip_ns >= STRIPE_ROUND_TRIP_NS;
+        struct sftp_op opens[HOST_LANES] = {0};
+        struct ssh_link *links[HOST_LANES];
+        size_t n;
+        int r;
 
-        if (l->lanes >= host_bulk_lanes(host) ||
-            (l->lanes > 0 && l->round_trip_ns < STRIPE_ROUND_TRIP_NS))
-                return;
-        call_init(&quick, clock_after(NS_PER_MS));
-        if (host_link(host, &quick, lane, &link) < 0)
-                return;
-        l->lanes++;
-        call_init(&quick, l->call->deadline_ns);
-        if (link->lane != lane || sftp_run(link->sftp, &quick, &open, 1) < 0 || open.error < 0) {
-                link_unref(link);
-                return;
+        for (unsigned i = HOST_BULK; i < HOST_LANES; i++)
+                l->is_wanted[i] &= i == HOST_BULK || is_far;
+        n = lanes_take(l->spot->box->host, l->is_wanted, links);
+        for (size_t i = 0; i < n; i++)
+                opens[i] = (struct sftp_op){
+                        .type = SFTP_OPEN, .path = l->path, .flags = SFTP_FOR_WRITE};
+        r = n > 0 ? lanes_run(links, opens, n, l->call) : 0;
+        for (size_t i = 0; i < n; i++) {
+                l->is_wanted[links[i]->lane] = false;
+                if (r < 0 || opens[i].error < 0) {
+                        link_unref(links[i]);
+                        continue;
+                }
+                l->links[l->count] = links[i];
+                l->files[l->count++] = (struct sftp_file){links[i]->sftp, opens[i].handle};
         }
-        l->links[l->count] = link;
-        l->files[l->count++] = (struct sftp_file){link->sftp, open.handle};
 }
 
-/* The temporary file has one name, and only we know it; one written in place may have been moved. */
 static bool may_widen(const struct large *l, uint64_t left)
 {
-        return l->x->kind == CHANGE_STORE && left > STRIPE_BYTES;
+        bool is_any = false;
+
+        for (unsigned i = HOST_BULK; i < HOST_LANES; i++)
+                is_any |= l->is_wanted[i];
+        return is_any && l->x->kind == CHANGE_STORE && left > STRIPE_BYTES;
 }
 
 static int write_extent(struct large *l, const struct file_extent *extent)
@@ -66,15 +72,18 @@ static int write_extent(struct large *l, const struct file_extent *extent)
         const struct sftp_source source = {.read = read_source, .ctx = l};
         int r = 0;
 
-        for (uint64_t at = 0; r == 0 && at < extent->size; at += CHUNK) {
-                uint64_t left = extent->size - at;
-                bool has_bulk = l->count > 1;
+        for (uint64_t at = 0, n; r == 0 && at < extent->size; at += n) {
+                bool has_bulk;
 
-                if (may_widen(l, left))
+                n = extent->size - at;
+                if (may_widen(l, n)) {
                         widen(l);
+                        n = may_widen(l, n) ? CHUNK : n;
+                }
                 /* the control connection stays free for others once there is another */
-                r = sftp_write(l->files + has_bulk, l->count - has_bulk, l->call, &source,
-                               left < CHUNK ? left : CHUNK, extent->offset + at);
+                has_bulk = l->count > 1;
+                r = sftp_write(l->files + has_bulk, l->count - has_bulk, l->call, &source, n,
+                               extent->offset + at);
         }
         return r;
 }
@@ -108,6 +117,8 @@ int large_write(struct spot *s, struct call *c, const struct sftp_handle *handle
                 return r;
         l.round_trip_ns = clock_mono_ns() - begin;
         l.files[0] = (struct sftp_file){s->sftp, *handle};
+        for (unsigned i = HOST_BULK; i <= host_bulk_lanes(s->box->host) && i < HOST_LANES; i++)
+                l.is_wanted[i] = true;
         if (x->extent_count == 0)
                 r = write_extent(&l, &whole);
         for (size_t i = 0; r == 0 && i < x->extent_count; i++)
