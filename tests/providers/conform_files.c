@@ -220,20 +220,10 @@ static int do_workdir(struct box *b, struct call *c, const struct json *j, struc
 
 struct fetcher {
         struct file_sink sink;
-        const char *to; /* a directory of this machine; NULL: the bytes are in the answer */
+        int fd; /* each file at index * stride of this one; -1: the bytes are in the answer */
+        uint64_t stride;
         struct buf results;
 };
-
-static void save(const char *dir, size_t index, const void *data, size_t size)
-{
-        char path[4096];
-        int fd;
-
-        (void)snprintf(path, sizeof(path), "%s/%zu", dir, index);
-        fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-        assert(fd >= 0 && file_write_all(fd, data, size) == 0);
-        (void)close(fd); /* of a test */
-}
 
 static int on_file(struct file_sink *sink, size_t index, int error, const struct stat *st,
                    const void *data, size_t size)
@@ -245,9 +235,9 @@ static int on_file(struct file_sink *sink, size_t index, int error, const struct
                        error ? errno_name(error) : "");
         add_stat(&f->results, error == 0 || error == -EFBIG ? st : &none);
         (void)buf_add_char(&f->results, ',');
-        if (error == 0 && f->to)
-                save(f->to, index, data, size);
-        add_hex(&f->results, f->to || error ? "" : data, f->to || error ? 0 : size);
+        if (error == 0 && f->fd >= 0)
+                assert(file_pwrite_all(f->fd, data, size, index * f->stride) == 0);
+        add_hex(&f->results, f->fd >= 0 || error ? "" : data, f->fd >= 0 || error ? 0 : size);
         (void)buf_add_char(&f->results, ']');
         return 0;
 }
@@ -255,10 +245,12 @@ static int on_file(struct file_sink *sink, size_t index, int error, const struct
 static int do_fetch(struct box *b, struct call *c, const struct json *j, struct buf *answer)
 {
         const struct json *list = json_get(j, "paths");
+        const char *to = json_string(json_get(j, "to"));
         size_t n = 0, count = count_of(list);
         char **paths = calloc(count + 1, sizeof(*paths));
         struct fetcher f = {.sink.file = on_file,
-                            .to = json_string(json_get(j, "to")),
+                            .fd = to ? open(to, O_WRONLY | O_CREAT | O_CLOEXEC, 0600) : -1,
+                            .stride = number(j, "stride"),
                             .results = BUF_INIT((size_t)1 << 30)};
         int r;
 
@@ -267,6 +259,7 @@ static int do_fetch(struct box *b, struct call *c, const struct json *j, struct 
         r = box_fetch(b, c, (const char *const *)paths, count, number(j, "size_max"), &f.sink);
         (void)buf_addf(answer, ",\"files\":[%s]", buf_str(&f.results));
         buf_done(&f.results);
+        closep(&f.fd);
         for (size_t i = 0; i < count; i++)
                 free(paths[i]);
         free(paths);
