@@ -233,9 +233,9 @@ int content_before_rename(struct cached *c, struct vol_op *op, struct content *x
 void content_after_rename(struct cached *c, struct content *x);
 
 /*
- * setattr of a regular file: 1 when it was done (*ret is the file's now, as shown), 0 when it is
- * for the sandbox alone (nothing open or local is concerned), or -errno. Sizes always are done here.
- * `file` may be NULL.
+ * setattr of a regular file: 1 when it was done (*ret is for cached_fill; as shown if the file was
+ * removed), 0 when it is for the sandbox alone (nothing open or local is concerned), or -errno.
+ * Sizes always are done here. `file` may be NULL.
  */
 int contents_setattr(struct cached *c, struct vol_op *op, uint64_t node, struct vol_file *file,
                      unsigned what, const struct stat *to, struct known *ret);

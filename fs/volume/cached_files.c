@@ -620,13 +620,15 @@ static int send_now(struct vol_op *op, struct content *x)
         return has_writers ? 0 : content_upload(x, op->call);
 }
 
+/* cached_fill shows it as it is here. */
 static int answer_set(struct cached *c, struct content *x, struct known *ret)
 {
-        if (!cached_last_known(c, x, ret))
-                *ret = (struct known){0}; /* removed: all of it comes from x */
+        if (!cached_last_known(c, x, ret)) { /* removed: all of it comes from x */
+                *ret = (struct known){0};
+                content_attrs(x, &ret->st);
+        }
         ret->sent_ns = clock_mono_ns();
         ret->epoch = volume_epoch(&c->v);
-        content_attrs(x, &ret->st);
         return 1;
 }
 

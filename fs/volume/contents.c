@@ -413,10 +413,22 @@ static bool is_doubtful(const struct content *x, const struct known *k, bool is_
         return k->sent_ns > x->data_ns;
 }
 
+/* How long a file is of which we change parts, but not the size. */
+static uint64_t base_end(const struct content *x)
+{
+        const struct extents *dirty = &x->parts.dirty, *sending = &x->sending;
+        uint64_t end = x->parts.base_size;
+
+        if (dirty->count > 0 && dirty->at[dirty->count - 1].end > end)
+                end = dirty->at[dirty->count - 1].end;
+        if (sending->count > 0 && sending->at[sending->count - 1].end > end)
+                end = sending->at[sending->count - 1].end;
+        return end;
+}
+
 bool content_adopt(struct content *x, const struct known *k, bool is_quiet)
 {
         bool is_same = same_version(&x->version, &k->st);
-        uint64_t old_base;
 
         if (x->is_removed || x->is_only_here || x->is_uploading)
                 return false;
@@ -437,13 +449,14 @@ bool content_adopt(struct content *x, const struct known *k, bool is_quiet)
                 take_version(x, &k->st);
                 return atomic_load(&x->handles) > 0;
         }
-        old_base = x->parts.base_size;
         content_forget_bytes(x);
         x->version = k->st;
-        x->parts.base_size = (uint64_t)k->st.st_size;
-        if (x->parts.size == old_base && x->parts.base_size > old_base)
-                x->parts.size = x->parts.base_size; /* its end is not one of our changes */
-        else if (x->parts.size > x->parts.base_size)
+        /* The list on disk must lead to the same parts. */
+        if (dirty_log_base(x->s->dir, x->record, (uint64_t)k->st.st_size) == 0)
+                x->parts.base_size = (uint64_t)k->st.st_size;
+        if (!x->sets_size)
+                x->parts.size = base_end(x);
+        if (x->parts.size > x->parts.base_size)
                 (void)extents_add(&x->present, x->parts.base_size, x->parts.size); /* a hole */
         return atomic_load(&x->handles) > 0;
 }
@@ -537,7 +550,7 @@ void content_attrs(struct content *x, struct stat *st)
 
         content_lock(x);
         if (st->st_mode != 0)
-                is_news = content_adopt(x, &k, true);
+                is_news = content_adopt(x, &k, false);
         content_attrs_locked(x, st);
         content_unlock(x);
         if (is_news)
@@ -695,8 +708,7 @@ static int restore(struct contents *s, struct dirty_found *f)
                 r = extents_add(&x->present, x->parts.base_size, x->parts.size);
         blob_count(&s->spool, x->blob, extents_bytes(&x->present));
         (void)content_account(x); /* nobody looks yet */
-        k.st = x->shown;
-        k.st.st_size = (off_t)x->parts.size;
+        x->sets_size = x->parts.size != base_end(x);
         content_unlock(x);
         if (r == 0)
                 r = cached_restore(s->c, f->path, &k.st, x);

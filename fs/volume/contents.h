@@ -86,6 +86,7 @@ struct content {
         uint64_t changes GUARDED_BY(lock); /* counts them */
         bool is_only_here GUARDED_BY(lock); /* the sandbox never had it */
         bool sets_mode GUARDED_BY(lock);
+        bool sets_size GUARDED_BY(lock); /* of PARTS: it was cut, or made longer by no write */
         bool has_own_mtime GUARDED_BY(lock); /* somebody set it since the last write */
         bool is_in_place GUARDED_BY(lock); /* no file may be made beside it, or it has more names */
         bool is_removed GUARDED_BY(lock);
@@ -165,7 +166,9 @@ void contents_trim(struct contents *s); /* drop what is over the bound. No lock 
 
 /*
  * What the sandbox says of the file now. Another version replaces what is here, unless all of it is
- * ours. True: it did, and the kernel has pages of an open file to drop: content_drop_pages.
+ * ours. True: it did, and the kernel has pages of an open file to drop: content_drop_pages. With
+ * k->sent_ns the bytes are also replaced if they are older and a change could have left the version
+ * the same; 0 believes it.
  */
 bool content_adopt(struct content *x, const struct known *k, bool is_quiet) REQUIRES(x->lock);
 bool contents_is_quiet(struct contents *s); /* nothing inside can change files; no lock held */

@@ -18,7 +18,10 @@
 #include "transport/base/log.h"
 #include "transport/base/record.h"
 
-#define NEW_SIZE UINT64_MAX /* as the end of an entry */
+/* As the end of an entry, whose start is then: */
+#define NEW_SIZE UINT64_MAX /* the file was made so long */
+#define IS_SIZE (UINT64_MAX - 1) /* so long it is, and nothing is ours for that */
+#define BASE_SIZE (UINT64_MAX - 2) /* so long the sandbox's file may be */
 
 /* ---- records ---- */
 
@@ -195,9 +198,15 @@ int dirty_log_size(int dir, uint64_t id, uint64_t size)
         return append(dir, id, &(struct extent){size, NEW_SIZE}, 1);
 }
 
-int dirty_log_anew(int dir, uint64_t id, const struct extents *parts, uint64_t size)
+int dirty_log_base(int dir, uint64_t id, uint64_t base_size)
 {
-        struct extent last = {size, NEW_SIZE};
+        return append(dir, id, &(struct extent){base_size, BASE_SIZE}, 1);
+}
+
+int dirty_log_anew(int dir, uint64_t id, const struct dirty_parts *parts)
+{
+        const struct extents *dirty = &parts->dirty;
+        struct extent sizes[2] = {{parts->base_size, BASE_SIZE}, {parts->size, IS_SIZE}};
         char name[SPOOL_NAME_SIZE], fresh[SPOOL_NAME_SIZE];
         _cleanup_(closep) int fd = -1;
         int r;
@@ -207,9 +216,9 @@ int dirty_log_anew(int dir, uint64_t id, const struct extents *parts, uint64_t s
         fd = openat(dir, fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
         if (fd < 0)
                 return -errno;
-        r = file_write_all(fd, parts->at, parts->count * sizeof(*parts->at));
+        r = file_write_all(fd, sizes, sizeof(sizes));
         if (r == 0)
-                r = file_write_all(fd, &last, sizeof(last));
+                r = file_write_all(fd, dirty->at, dirty->count * sizeof(*dirty->at));
         if (r == 0 && renameat(dir, fresh, dir, name) < 0)
                 r = -errno;
         if (r < 0)
@@ -224,6 +233,10 @@ static int replay(const struct extent *entries, size_t count, struct dirty_parts
         for (size_t i = 0; r == 0 && i < count; i++) {
                 if (entries[i].end == NEW_SIZE)
                         r = dirty_resized(p, entries[i].start);
+                else if (entries[i].end == IS_SIZE)
+                        p->size = entries[i].start;
+                else if (entries[i].end == BASE_SIZE)
+                        p->base_size = entries[i].start;
                 else if (entries[i].start < entries[i].end)
                         r = dirty_wrote(p, entries[i].start, entries[i].end);
         }

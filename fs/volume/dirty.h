@@ -7,7 +7,8 @@
  *      r-ID    a record: the file's path, mode, times; whether all of it is ours, or which version
  *              of the sandbox's file was changed
  *      x-ID    for a changed file: what was written, in order. 16 bytes an entry, two uint64_t:
- *              start and end of what was written, or a new size and UINT64_MAX
+ *              start and end of what was written, or a number and what it is (dirty.c): a new size,
+ *              how long the sandbox's file may be
  *
  * Order: a record is there before the first write it stands for is answered, and goes first when
  *        all was sent. An entry of x-ID follows its bytes, except for a new size, which comes first:
@@ -53,8 +54,9 @@ int dirty_resized(struct dirty_parts *p, uint64_t size);
 /* Append to x-ID. 0 or -errno. */
 int dirty_log_write(int dir, uint64_t id, uint64_t start, uint64_t end);
 int dirty_log_size(int dir, uint64_t id, uint64_t size);
-/* x-ID anew: these parts, and this size. */
-int dirty_log_anew(int dir, uint64_t id, const struct extents *parts, uint64_t size);
+int dirty_log_base(int dir, uint64_t id, uint64_t base_size);
+/* x-ID anew: what leads to these parts, whatever the record's base. */
+int dirty_log_anew(int dir, uint64_t id, const struct dirty_parts *parts);
 
 /* One that an earlier run left. */
 struct dirty_found {

@@ -61,6 +61,7 @@ static int open_remote(struct content *x, struct call *call, struct box *box) RE
                 return r == -ENOENT ? -ESTALE : r;
         x->remote = remote;
         x->is_remote_lost = false;
+        k.sent_ns = 0;
         is_news = content_adopt(x, &k, false);
         if (is_news) {
                 content_unlock(x);
@@ -161,12 +162,13 @@ static void end_fetch(struct content *x, struct content_fetch *f) REQUIRES(x->lo
 static int take_part(struct content *x, const struct content_fetch *f, const char *data, ssize_t n,
                      const struct known *k, bool is_strict) REQUIRES(x->lock)
 {
+        struct known now = {.st = k->st, .epoch = k->epoch};
         unsigned generation = x->generation;
         bool is_news;
 
         if (x->is_removed) /* by name there may be another file; the handle is ours */
                 return insert(x, data, f->start, f->start + (uint64_t)n);
-        is_news = content_adopt(x, k, false);
+        is_news = content_adopt(x, &now, false);
         if (is_news) {
                 content_unlock(x);
                 content_drop_pages(x);
@@ -220,6 +222,10 @@ static int run_part(struct content *x, struct call *call, struct content_fetch *
         content_unlock(x);
         cached_leave(c, box);
         content_lock(x);
+        if (n >= 0 && x->kind == CONTENT_PARTS && (size_t)n < size) {
+                memset(data + n, 0, size - (size_t)n); /* ours is longer: a hole */
+                n = (ssize_t)size;
+        }
         if (n >= 0 && x->generation == generation)
                 r = take_part(x, f, data, n, &k, is_strict);
         return r == -ESTALE && !x->is_removed && is_strict ? 0 : r;
@@ -305,7 +311,7 @@ static int on_small(struct file_sink *to, size_t index, int error, const struct 
                     const void *data, size_t size)
 {
         struct small_fetch *w = (struct small_fetch *)(void *)to; /* its head */
-        struct known k = {.sent_ns = w->sent_ns, .epoch = w->epoch};
+        struct known k = {.epoch = w->epoch};
         struct content *x = w->xs[index];
 
         if (!w->fetches[index])

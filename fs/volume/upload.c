@@ -41,7 +41,7 @@ struct sending {
         uint64_t changes; /* x->changes when it began */
         uint64_t size;
         struct stat shown;
-        bool is_whole;
+        bool is_whole, sets_size;
         size_t first, count; /* of its changes in the call's */
         int error;
 };
@@ -70,6 +70,17 @@ static int list_extents(struct sending *w, const struct extents *e)
         return 0;
 }
 
+/* The sandbox's file may have as many bytes from now on, whatever becomes of this try. */
+static void note_base(struct content *x, uint64_t size) REQUIRES(x->lock)
+{
+        if (x->parts.base_size >= size)
+                return;
+        /* The list must lead to the same parts. Where it can't be told, nor is it here. */
+        if (x->kind == CONTENT_PARTS && dirty_log_base(x->s->dir, x->record, size) < 0)
+                return;
+        x->parts.base_size = size;
+}
+
 /* What is dirty is being sent from now on. */
 static int begin_locked(struct content *x, struct sending *w) REQUIRES(x->lock)
 {
@@ -89,8 +100,9 @@ static int begin_locked(struct content *x, struct sending *w) REQUIRES(x->lock)
         w->source = (struct file_source){read_source, w->size};
         w->shown = x->shown;
         w->is_whole = x->kind == CONTENT_WHOLE;
-        if (x->parts.base_size < w->size)
-                x->parts.base_size = w->size; /* it may have as many there from now on */
+        w->sets_size = x->sets_size;
+        x->sets_size = false;
+        note_base(x, w->size);
         x->is_uploading = true;
         x->is_upload_due = false;
         return 0;
@@ -104,7 +116,7 @@ static void go_on_as_parts(struct content *x, const struct sending *w, const cha
                                       .sets_mode = x->sets_mode,
                                       .mode = x->shown.st_mode & 07777,
                                       .base = x->version};
-        int r = dirty_log_anew(x->s->dir, x->record, &x->parts.dirty, x->parts.size);
+        int r = dirty_log_anew(x->s->dir, x->record, &x->parts);
 
         if (x->has_own_mtime)
                 record.mtime = x->shown.st_mtim;
@@ -164,6 +176,7 @@ static void end_badly(struct content *x, struct sending *w) REQUIRES(x->lock)
 {
         if (x->is_removed || x->kind == CONTENT_CLEAN || x->blob != w->blob)
                 extents_done(&x->sending); /* nobody needs it */
+        x->sets_size |= w->sets_size;
         if (is_passing(w->error))
                 x->is_upload_due = true;
         else
@@ -242,12 +255,14 @@ static void fill_write(const struct sending *w, const char *path, struct change 
 {
         *to = (struct change){.kind = CHANGE_WRITE,
                               .path = path,
-                              .what = FILE_SET_SIZE | FILE_SET_MTIME,
+                              .what = FILE_SET_MTIME,
                               .size = w->size,
                               .mtime = w->shown.st_mtim,
                               .from = (struct file_source *)(uintptr_t)&w->source,
                               .extents = w->extents,
                               .extent_count = w->extent_count};
+        if (w->sets_size || w->is_whole)
+                to->what |= FILE_SET_SIZE;
 }
 
 /* An empty file at another name, its pieces, and over the old one. */
