@@ -36,7 +36,7 @@
 #include "fs/volume/nodes.h"
 #include "fs/volume/recent.h"
 #include "fs/volume/volume.h"
-#include "providers/files.h"
+#include "providers/provider.h"
 
 struct content; /* what we hold of one regular file's bytes; counted. Begins with content_head */
 struct contents; /* all of a volume */

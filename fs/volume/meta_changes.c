@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Changes of ours that the sandbox has carried out. */
+
+#include "fs/volume/meta_tree.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "transport/base/clock.h"
+
+/* ---- changes of ours ---- */
+
+/* Its names are others now: our clock's time until the sandbox tells its own. */
+static void touch_dir(struct meta *m, uint32_t dir, uint64_t now_ns) REQUIRES(m->lock)
+{
+        struct entry *e = tree_at(m, dir);
+        uint64_t real_ns = clock_real_ns();
+
+        e->mtime = e->ctime = (int64_t)(real_ns / NS_PER_S);
+        e->mtime_ns = e->ctime_ns = (uint32_t)(real_ns % NS_PER_S);
+        e->set_ns = now_ns;
+}
+
+/* The entry at `path`, made if there is none. */
+static int take_place(struct meta *m, const char *path, uint32_t *ret) REQUIRES(m->lock)
+{
+        const char *name = tree_base_name(path);
+        uint32_t dir;
+        int r = tree_resolve_making(m, path, tree_dir_size(path), 0, &dir);
+
+        if (r < 0)
+                return r;
+        *ret = tree_find(m, dir, name, strlen(name));
+        return *ret != 0 ? 0 : tree_add(m, dir, name, strlen(name), ret);
+}
+
+int meta_made(struct meta *m, const char *path, const struct meta_source *source,
+              const struct stat *st, const char *target, uint64_t now_ns,
+              const struct content_head *x)
+{
+        uint32_t slot;
+        int r;
+
+        mutex_lock(&m->lock);
+        r = take_place(m, path, &slot);
+        if (r == 0) {
+                struct entry *e = tree_at(m, slot);
+
+                tree_vanish(m, slot, source);
+                tree_revive(m, slot, 0);
+                tree_learn(m, slot, source, st, target, false);
+                e->moved_ns = e->set_ns = now_ns;
+                if (S_ISDIR(st->st_mode)) { /* nothing is in it */
+                        e->listed_ns = source->sent_ns;
+                        e->listed_epoch = (uint32_t)source->epoch;
+                }
+                if (x && x->entry == 0) {
+                        e->content = m->hooks.ref(tree_content(x));
+                        tree_head(e->content)->entry = tree_id(m, slot);
+                }
+                touch_dir(m, e->parent, now_ns);
+        }
+        tree_unlock(m);
+        return r;
+}
+
+int meta_linked(struct meta *m, const char *path, const char *new_path,
+                const struct meta_source *source, const struct stat *st, uint64_t now_ns)
+{
+        uint32_t slot, from;
+        int r;
+
+        mutex_lock(&m->lock);
+        r = take_place(m, new_path, &slot);
+        if (r == 0) {
+                tree_vanish(m, slot, source);
+                tree_revive(m, slot, 0);
+                tree_learn(m, slot, source, st, NULL, false);
+                tree_at(m, slot)->moved_ns = tree_at(m, slot)->set_ns = now_ns;
+                touch_dir(m, tree_at(m, slot)->parent, now_ns);
+                from = tree_lookup(m, path);
+                if (from != 0 && ((tree_at(m, from)->mode ^ st->st_mode) & S_IFMT) == 0) {
+                        tree_learn(m, from, source, st, NULL, true);
+                        tree_at(m, from)->set_ns = now_ns;
+                        tree_at(m, slot)->ino = tree_at(m, from)->ino;
+                        if (S_ISLNK(st->st_mode) && tree_at(m, from)->target)
+                                tree_set_target(tree_at(m, slot), tree_at(m, from)->target);
+                }
+        }
+        tree_unlock(m);
+        return r;
+}
+
+void meta_set(struct meta *m, const char *path, const struct meta_source *source,
+              const struct stat *st, uint64_t now_ns)
+{
+        uint32_t slot;
+
+        if (!tree_is_shown(st))
+                return;
+        mutex_lock(&m->lock);
+        slot = tree_lookup(m, path);
+        if (slot != 0 && (tree_at(m, slot)->flags & IS_ABSENT) == 0 &&
+            ((tree_at(m, slot)->mode ^ st->st_mode) & S_IFMT) == 0) {
+                tree_learn(m, slot, source, st, NULL, false);
+                tree_at(m, slot)->set_ns = now_ns;
+        }
+        tree_unlock(m);
+}
+
+void meta_removed(struct meta *m, const char *path, const struct meta_source *source,
+                  uint64_t now_ns)
+{
+        uint32_t slot;
+
+        mutex_lock(&m->lock);
+        if (take_place(m, path, &slot) == 0) {
+                tree_vanish(m, slot, source);
+                tree_at(m, slot)->moved_ns = now_ns;
+                touch_dir(m, tree_at(m, slot)->parent, now_ns);
+        }
+        tree_unlock(m);
+}
+
+/* The detached entry `slot` under a name that may be longer; its address may change. */
+static int rename_entry(struct meta *m, uint32_t slot, const char *name) REQUIRES(m->lock)
+{
+        struct entry *e = tree_at(m, slot), *moved;
+        size_t size = strlen(name);
+
+        if (size + 1 <= e->room) {
+                memcpy(e->name, name, size + 1);
+                return 0;
+        }
+        moved = tree_new_entry(name, size);
+        if (!moved)
+                return -ENOMEM;
+        memcpy(moved, e, offsetof(struct entry, name));
+        moved->room = (uint16_t)(size + 1);
+        m->slots[slot].entry = moved;
+        free(e);
+        return 0;
+}
+
+static bool is_below(const struct meta *m, uint32_t slot, uint32_t above) REQUIRES(m->lock)
+{
+        while (slot != TREE_ROOT && slot != above)
+                slot = tree_at(m, slot)->parent;
+        return slot == above;
+}
+
+/* Move the entry `slot` to where `to` is absent. */
+static int move_entry(struct meta *m, uint32_t slot, uint32_t to, uint64_t now_ns) REQUIRES(m->lock)
+{
+        uint32_t parent = tree_at(m, to)->parent;
+        int r;
+
+        if (is_below(m, parent, slot))
+                return -EINVAL; /* the two trees disagree: then nothing is known */
+        tree_detach(m, slot);
+        r = rename_entry(m, slot, tree_at(m, to)->name);
+        if (r < 0) {
+                tree_attach(m, slot, parent); /* under its old name, to be removed as a whole */
+                tree_drop(m, slot);
+                return r;
+        }
+        tree_drop(m, to);
+        tree_attach(m, slot, parent);
+        tree_at(m, slot)->moved_ns = now_ns;
+        return 0;
+}
+
+static int move_locked(struct meta *m, uint32_t slot, const char *path, const char *new_path,
+                       const struct meta_source *source, uint64_t now_ns) REQUIRES(m->lock)
+{
+        uint64_t id = tree_id(m, slot);
+        uint32_t to, old;
+        int r = take_place(m, new_path, &to);
+
+        if (r < 0 || to == slot || tree_slot(m, id) != slot)
+                return r;
+        tree_vanish(m, to, source);
+        tree_at(m, to)->moved_ns = now_ns;
+        if (tree_slot(m, id) != slot)
+                return 0; /* it was below what was replaced: nothing is known of it */
+        touch_dir(m, tree_at(m, to)->parent, now_ns);
+        touch_dir(m, tree_at(m, slot)->parent, now_ns);
+        r = move_entry(m, slot, to, now_ns);
+        if (r == 0 && take_place(m, path, &old) == 0) {
+                tree_vanish(m, old, source);
+                tree_at(m, old)->moved_ns = now_ns;
+        }
+        return r;
+}
+
+int meta_moved(struct meta *m, const char *path, const char *new_path,
+               const struct meta_source *source, const struct stat *st, uint64_t now_ns)
+{
+        uint32_t slot;
+        int r = 0;
+
+        mutex_lock(&m->lock);
+        slot = tree_lookup(m, path);
+        if (slot > TREE_ROOT && (tree_at(m, slot)->flags & IS_ABSENT) == 0) {
+                uint64_t id = tree_id(m, slot);
+
+                r = move_locked(m, slot, path, new_path, source, now_ns);
+                slot = tree_slot(m, id);
+                if (slot != 0 && st && ((tree_at(m, slot)->mode ^ st->st_mode) & S_IFMT) == 0 &&
+                    !tree_is_pinned(m, tree_at(m, slot))) {
+                        tree_learn(m, slot, source, st, NULL, true);
+                        tree_at(m, slot)->set_ns = now_ns;
+                }
+        } else {
+                uint32_t to;
+
+                /* Nothing was known of it: what was at the other name isn't true any more. */
+                if (take_place(m, new_path, &to) == 0) {
+                        tree_vanish(m, to, source);
+                        tree_revive(m, to, 0);
+                        tree_at(m, to)->moved_ns = now_ns;
+                        if (st && tree_is_shown(st))
+                                tree_learn(m, to, source, st, NULL, false);
+                }
+                if (take_place(m, path, &slot) == 0) {
+                        tree_vanish(m, slot, source);
+                        tree_at(m, slot)->moved_ns = now_ns;
+                }
+        }
+        tree_unlock(m);
+        return r;
+}
