@@ -544,7 +544,9 @@ static void fake_failed(void *ctx, const char *path, int error, const char *sent
 {
         struct fake_box *f = ctx;
 
+        mutex_lock(&f->lock);
         (void)snprintf(f->last_failed, sizeof(f->last_failed), "%s: %d %s", path, error, sentence);
+        mutex_unlock(&f->lock);
         atomic_fetch_add(&f->failed_events, 1);
 }
 
@@ -562,6 +564,7 @@ struct volume_box fake_box_volume(struct fake_box *f)
 bool fake_box_init(struct fake_box *f)
 {
         memset(f, 0, sizeof(*f));
+        mutex_init(&f->lock);
         (void)snprintf(f->path, sizeof(f->path), "/tmp/sbxfs-fake-box.XXXXXX");
         if (!mkdtemp(f->path))
                 return false;
@@ -575,6 +578,7 @@ bool fake_box_init(struct fake_box *f)
 
 void fake_box_done(struct fake_box *f)
 {
+        mutex_done(&f->lock);
         (void)close(f->dir); /* only looked through */
         (void)file_remove_tree(AT_FDCWD, f->path); /* what is left in /tmp is no failure */
 }

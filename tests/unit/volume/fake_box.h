@@ -12,6 +12,7 @@
 
 #include "fs/volume/volume.h"
 #include "providers/provider.h"
+#include "transport/base/lock.h"
 
 enum fake_call {
         FAKE_LIST,
@@ -38,7 +39,8 @@ struct fake_box {
         atomic_uint open_files; /* not yet closed */
         atomic_uint entered; /* volume_box.enter without leave */
         atomic_uint changed_events, failed_events;
-        char last_failed[256];
+        struct mutex lock;
+        char last_failed[256] GUARDED_BY(lock); /* path, error and sentence */
 
         /* Faults; set while no call is under way, or atomically. */
         atomic_uint delay_ms[FAKE_CALLS]; /* before its work is done; ends early when cancelled */
