@@ -100,7 +100,7 @@ bool meta_get(struct meta *m, const char *path, struct meta_fact *ret)
         bool is_known;
 
         mutex_lock(&m->lock);
-        slot = tree_lookup(m, path);
+        slot = tree_seek(m, path);
         is_known = slot != 0 ? fill_fact(m, slot, ret) : fill_absent(m, path, ret);
         mutex_unlock(&m->lock);
         return is_known;
@@ -123,7 +123,7 @@ bool meta_get_dir(struct meta *m, const char *path, struct meta_dir *ret)
         uint32_t slot;
 
         mutex_lock(&m->lock);
-        slot = tree_lookup(m, path);
+        slot = tree_seek(m, path);
         if (slot != 0) {
                 struct entry *e = tree_at(m, slot);
 
@@ -149,7 +149,7 @@ bool meta_get_target(struct meta *m, const char *path, char ret[META_TARGET_MAX 
         uint32_t slot;
 
         mutex_lock(&m->lock);
-        slot = tree_lookup(m, path);
+        slot = tree_seek(m, path);
         e = slot != 0 ? tree_at(m, slot) : NULL;
         if (e && e->target)
                 memcpy(ret, e->target, strlen(e->target) + 1);
@@ -258,7 +258,7 @@ void meta_put_target(struct meta *m, const char *path, const char *target)
         uint32_t slot;
 
         mutex_lock(&m->lock);
-        slot = tree_lookup(m, path);
+        slot = tree_seek(m, path);
         if (slot != 0)
                 tree_set_target(tree_at(m, slot), target);
         mutex_unlock(&m->lock);
@@ -291,7 +291,7 @@ void meta_doubt(struct meta *m, const char *path)
         uint32_t slot, dir;
 
         mutex_lock(&m->lock);
-        slot = tree_lookup(m, path);
+        slot = tree_seek(m, path);
         dir = path[0] != '\0'
                       ? tree_resolve(m, TREE_ROOT, path, tree_dir_size(path), 0, &is_shadowed)
                       : 0;

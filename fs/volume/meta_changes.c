@@ -80,7 +80,7 @@ int meta_linked(struct meta *m, const char *path, const char *new_path,
                 tree_learn(m, slot, source, st, NULL, false);
                 tree_at(m, slot)->moved_ns = tree_at(m, slot)->set_ns = now_ns;
                 touch_dir(m, tree_at(m, slot)->parent, now_ns);
-                from = tree_lookup(m, path);
+                from = tree_seek(m, path);
                 if (from != 0 && ((tree_at(m, from)->mode ^ st->st_mode) & S_IFMT) == 0) {
                         tree_learn(m, from, source, st, NULL, true);
                         tree_at(m, from)->set_ns = now_ns;
@@ -101,7 +101,7 @@ void meta_set(struct meta *m, const char *path, const struct meta_source *source
         if (!tree_is_shown(st))
                 return;
         mutex_lock(&m->lock);
-        slot = tree_lookup(m, path);
+        slot = tree_seek(m, path);
         if (slot != 0 && (tree_at(m, slot)->flags & IS_ABSENT) == 0 &&
             ((tree_at(m, slot)->mode ^ st->st_mode) & S_IFMT) == 0) {
                 tree_learn(m, slot, source, st, NULL, false);
@@ -202,7 +202,7 @@ int meta_moved(struct meta *m, const char *path, const char *new_path,
         int r = 0;
 
         mutex_lock(&m->lock);
-        slot = tree_lookup(m, path);
+        slot = tree_seek(m, path);
         if (slot > TREE_ROOT && (tree_at(m, slot)->flags & IS_ABSENT) == 0) {
                 uint64_t id = tree_id(m, slot);
 

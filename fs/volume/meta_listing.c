@@ -179,7 +179,7 @@ void meta_listing_cut(struct meta_listing *l)
         uint32_t slot;
 
         mutex_lock(&m->lock);
-        slot = tree_lookup(m, l->base);
+        slot = tree_seek(m, l->base);
         if (slot != 0)
                 tree_at(m, slot)->flags |= IS_HUGE;
         mutex_unlock(&m->lock);

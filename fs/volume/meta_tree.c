@@ -410,7 +410,7 @@ uint32_t tree_resolve(const struct meta *m, uint32_t from, const char *path, siz
         return slot;
 }
 
-uint32_t tree_lookup(const struct meta *m, const char *path) REQUIRES(m->lock)
+uint32_t tree_seek(const struct meta *m, const char *path) REQUIRES(m->lock)
 {
         bool is_shadowed = false;
 

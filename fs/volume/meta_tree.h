@@ -137,7 +137,7 @@ bool tree_is_name(const char *name, size_t size);
  */
 uint32_t tree_resolve(const struct meta *m, uint32_t from, const char *path, size_t size,
                       uint64_t since_ns, bool *ret_shadowed) REQUIRES(m->lock);
-uint32_t tree_lookup(const struct meta *m, const char *path) REQUIRES(m->lock);
+uint32_t tree_seek(const struct meta *m, const char *path) REQUIRES(m->lock);
 /* An entry that was absent, or only a place holder, is a directory of which nothing is known. */
 void tree_revive(struct meta *m, uint32_t slot, uint32_t mode) REQUIRES(m->lock);
 /* As resolve from the root, but directories that are not known are entered. */

@@ -15,7 +15,7 @@ struct content *meta_content(struct meta *m, const char *path)
         uint32_t slot;
 
         mutex_lock(&m->lock);
-        slot = tree_lookup(m, path);
+        slot = tree_seek(m, path);
         if (slot != 0 && tree_at(m, slot)->content)
                 x = m->hooks.ref(tree_at(m, slot)->content);
         mutex_unlock(&m->lock);
@@ -28,7 +28,7 @@ struct content *meta_set_content(struct meta *m, const char *path, struct conten
         uint32_t slot;
 
         mutex_lock(&m->lock);
-        slot = tree_lookup(m, path);
+        slot = tree_seek(m, path);
         if (slot != 0 && S_ISREG(tree_at(m, slot)->mode)) {
                 struct entry *e = tree_at(m, slot);
 
@@ -59,7 +59,7 @@ void meta_pass_content(struct meta *m, struct content_head *x, const char *path)
         uint32_t slot, old;
 
         mutex_lock(&m->lock);
-        slot = tree_lookup(m, path);
+        slot = tree_seek(m, path);
         old = tree_slot(m, x->entry);
         if (slot != 0 && slot != old && S_ISREG(tree_at(m, slot)->mode)) {
                 m->hooks.ref(tree_content(x));
@@ -89,7 +89,7 @@ int meta_contents_below(struct meta *m, const char *path, struct content ***ret,
         uint32_t top;
 
         mutex_lock(&m->lock);
-        top = tree_lookup(m, path);
+        top = tree_seek(m, path);
         for (uint32_t s = top; s != 0; s = tree_next_below(m, s, top))
                 count += tree_at(m, s)->content != NULL;
         all = calloc(count ? count : 1, sizeof(struct content *));
@@ -109,7 +109,7 @@ bool meta_has_pinned(struct meta *m, const char *path)
         bool has;
 
         mutex_lock(&m->lock);
-        slot = tree_lookup(m, path);
+        slot = tree_seek(m, path);
         has = slot != 0 && tree_has_pinned(m, slot);
         mutex_unlock(&m->lock);
         return has;
@@ -147,7 +147,7 @@ int meta_names(struct meta *m, const char *path, bool is_any, struct meta_names 
 
         *ret = (struct meta_names){0};
         mutex_lock(&m->lock);
-        dir = tree_lookup(m, path);
+        dir = tree_seek(m, path);
         if (dir != 0 && (is_any || tree_at(m, dir)->listed_ns != 0)) {
                 const struct entry *e = tree_at(m, dir);
 
@@ -194,7 +194,7 @@ void meta_siblings(struct meta *m, const char *path, bool is_deep, uint64_t epoc
         uint32_t dir;
 
         mutex_lock(&m->lock);
-        dir = tree_lookup(m, path);
+        dir = tree_seek(m, path);
         if (dir != 0 && !S_ISDIR(tree_at(m, dir)->mode))
                 dir = tree_at(m, dir)->parent;
         for (uint32_t s = dir != 0 ? tree_at(m, dir)->first : 0; s != 0 && goes_on;
