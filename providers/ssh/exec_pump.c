@@ -251,7 +251,7 @@ static void take_opened(struct look *l, char *const paths[])
                         j->x->handles[op->step] = op->handle;
                 else if (op->error != -ENOENT)
                         j->has_failed = true;
-                else if (j->is_end)
+                else if (j->is_end && op->step != EXEC_TOOK)
                         j->is_complete = true; /* somebody removed it: nothing more comes */
                 free(paths[i]);
         }

@@ -241,7 +241,8 @@ def test_pause_stops_all_processes_and_resume_goes_on(host, remote):
     d.do("pause", box="k1")
     d.do("stop", box="k1")
     assert sleepers(host) == []
-    assert d.wait("k1", number).out == b"up\nbye\n"
+    result = d.wait("k1", number)
+    assert (result.kind, result.value, result.out) == ("code", 7, b"up\nbye\n"), result
 
 
 def test_destroy_leaves_no_process(host, remote):
