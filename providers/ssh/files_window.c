@@ -615,10 +615,12 @@ static bool may_replace(const struct window *w, const struct window_item *i)
 
 static void explain(struct window *w, struct window_item *i)
 {
-        int why = why_change(w->spot, w->call, i->x, i->error);
+        int why = why_change(w->spot, w->call, i->x, i->error), r;
 
-        if (why == -EIO && may_replace(w, i))
-                why = replace(w, i);
+        if (may_replace(w, i) && (why == -EIO || why == -ENOTEMPTY)) {
+                r = replace(w, i);
+                why = r == -EIO ? why : r;
+        }
         i->error = why;
 }
 
