@@ -69,7 +69,7 @@ void content_unpin(struct content *x)
         if (!x->is_uploading)
                 extents_done(&x->sending);
         x->parts.base_size = x->parts.size;
-        x->has_own_mtime = x->sets_mode = x->sets_size = false;
+        x->has_own_mtime = x->sets_mode = x->parts.sets_size = false;
         x->refused = 0;
         if (x->record != 0)
                 dirty_remove(x->s->dir, x->record);
@@ -282,7 +282,6 @@ int content_resize(struct content *x, uint64_t size)
                 r = size < x->parts.size ? shrink(x, size) : grow(x, size);
         if (r == 0)
                 r = dirty_resized(&x->parts, size);
-        x->sets_size = true;
         if (r == 0)
                 note_change(x, true);
         return r;

@@ -454,7 +454,7 @@ bool content_adopt(struct content *x, const struct known *k, bool is_quiet)
         /* The list on disk must lead to the same parts. */
         if (dirty_log_base(x->s->dir, x->record, (uint64_t)k->st.st_size) == 0)
                 x->parts.base_size = (uint64_t)k->st.st_size;
-        if (!x->sets_size)
+        if (!x->parts.sets_size)
                 x->parts.size = base_end(x);
         if (x->parts.size > x->parts.base_size)
                 (void)extents_add(&x->present, x->parts.base_size, x->parts.size); /* a hole */
@@ -708,7 +708,6 @@ static int restore(struct contents *s, struct dirty_found *f)
                 r = extents_add(&x->present, x->parts.base_size, x->parts.size);
         blob_count(&s->spool, x->blob, extents_bytes(&x->present));
         (void)content_account(x); /* nobody looks yet */
-        x->sets_size = x->parts.size != base_end(x);
         content_unlock(x);
         if (r == 0)
                 r = cached_restore(s->c, f->path, &k.st, x);

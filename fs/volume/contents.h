@@ -86,7 +86,6 @@ struct content {
         uint64_t changes GUARDED_BY(lock); /* counts them */
         bool is_only_here GUARDED_BY(lock); /* the sandbox never had it */
         bool sets_mode GUARDED_BY(lock);
-        bool sets_size GUARDED_BY(lock); /* of PARTS: it was cut, or made longer by no write */
         bool has_own_mtime GUARDED_BY(lock); /* somebody set it since the last write */
         bool is_in_place GUARDED_BY(lock); /* no file may be made beside it, or it has more names */
         bool is_removed GUARDED_BY(lock);

@@ -159,8 +159,10 @@ int dirty_resized(struct dirty_parts *p, uint64_t size)
 {
         int r = size > p->size ? fill_gap(p, size) : extents_remove(&p->dirty, size, UINT64_MAX);
 
-        if (r == 0)
+        if (r == 0) {
                 p->size = size;
+                p->sets_size = true;
+        }
         return r;
 }
 
@@ -206,7 +208,9 @@ int dirty_log_base(int dir, uint64_t id, uint64_t base_size)
 int dirty_log_anew(int dir, uint64_t id, const struct dirty_parts *parts)
 {
         const struct extents *dirty = &parts->dirty;
-        struct extent sizes[2] = {{parts->base_size, BASE_SIZE}, {parts->size, IS_SIZE}};
+        struct extent sizes[3] = {{parts->base_size, BASE_SIZE},
+                                  {parts->size, IS_SIZE},
+                                  {parts->size, parts->sets_size ? NEW_SIZE : IS_SIZE}};
         char name[SPOOL_NAME_SIZE], fresh[SPOOL_NAME_SIZE];
         _cleanup_(closep) int fd = -1;
         int r;

@@ -46,6 +46,7 @@ struct dirty_parts {
         struct extents dirty;
         uint64_t size;
         uint64_t base_size; /* how long the sandbox's file is, at most */
+        bool sets_size; /* it was cut, or made longer by no write */
 };
 
 int dirty_wrote(struct dirty_parts *p, uint64_t start, uint64_t end); /* 0 or -ENOMEM */

@@ -100,8 +100,8 @@ static int begin_locked(struct content *x, struct sending *w) REQUIRES(x->lock)
         w->source = (struct file_source){read_source, w->size};
         w->shown = x->shown;
         w->is_whole = x->kind == CONTENT_WHOLE;
-        w->sets_size = x->sets_size;
-        x->sets_size = false;
+        w->sets_size = x->parts.sets_size;
+        x->parts.sets_size = false;
         note_base(x, w->size);
         x->is_uploading = true;
         x->is_upload_due = false;
@@ -176,7 +176,7 @@ static void end_badly(struct content *x, struct sending *w) REQUIRES(x->lock)
 {
         if (x->is_removed || x->kind == CONTENT_CLEAN || x->blob != w->blob)
                 extents_done(&x->sending); /* nobody needs it */
-        x->sets_size |= w->sets_size;
+        x->parts.sets_size |= w->sets_size;
         if (is_passing(w->error))
                 x->is_upload_due = true;
         else

@@ -324,7 +324,7 @@ static void new_file_is_sent_at_close(void)
 {
         struct world w = {0};
         struct vol_file *f;
-        struct stat st, later;
+        struct stat st = {0}, later = {0};
         unsigned applies;
 
         if (!world_init(&w))
