@@ -17,34 +17,31 @@
 
 /* ---- getattr ---- */
 
-bool cached_removed_file(struct cached *c, uint64_t node, struct stat *ret)
+/* Any open handle of a file, to be given back by file_put; NULL. */
+static struct vol_file *any_handle(struct cached *c, uint64_t node)
 {
         const struct stat directory = {.st_mode = S_IFDIR};
-        struct node_open *o;
-        struct vol_file *f;
 
         if (nodes_is(&c->nodes, node, &directory))
-                return false;
-        o = nodes_any_open(&c->nodes, node);
-        if (!o)
-                return false;
-        f = (struct vol_file *)(void *)o; /* its head */
-        *ret = (struct stat){0};
-        content_attrs(file_content(f), ret);
-        file_put(c, f);
-        return true;
+                return NULL;
+        return (struct vol_file *)(void *)nodes_any_open(&c->nodes, node); /* its head */
 }
 
 /* A node that has no path any more, or whose path is another file's: what its handles see. */
 static int answer_removed(struct cached *c, uint64_t node, struct vol_file *file,
                           struct vol_entry *ret)
 {
+        struct vol_file *held = file ? NULL : any_handle(c, node);
         struct stat st = {0};
 
+        if (!file)
+                file = held;
         if (file)
                 content_attrs(file_content(file), &st);
-        else if (!cached_removed_dir(c, node, &st) && !cached_removed_file(c, node, &st))
+        else if (!cached_removed_dir(c, node, &st))
                 return -ESTALE;
+        if (held)
+                file_put(c, held);
         *ret = (struct vol_entry){.node = node, .st = st};
         return 0;
 }
@@ -123,6 +120,42 @@ static int set_content(struct cached *c, struct vol_op *op, uint64_t node, struc
         return r;
 }
 
+static int set_known(struct cached *c, struct vol_op *op, uint64_t node, struct vol_file *file,
+                     const char *path, const struct meta_fact *f, unsigned what,
+                     const struct stat *to, struct vol_entry *ret)
+{
+        mode_t mode = f->k.st.st_mode;
+        int r;
+
+        if (S_ISREG(mode)) {
+                r = set_content(c, op, node, file, what, to, ret);
+                if (r != 0)
+                        return r < 0 ? r : 0;
+        } else if (what & VOL_SET_SIZE) {
+                return S_ISDIR(mode) ? -EISDIR : -EINVAL;
+        }
+        if ((what & VOL_SET_MODE) && S_ISLNK(mode))
+                return -EOPNOTSUPP;
+        r = set_there(c, op, path, what, to);
+        return r < 0 ? r : cached_getattr(&c->v, op, node, file, ret);
+}
+
+/* As answer_removed: only its handles know it. */
+static int set_removed(struct cached *c, struct vol_op *op, uint64_t node, struct vol_file *file,
+                       unsigned what, const struct stat *to, int error, struct vol_entry *ret)
+{
+        struct vol_file *held = file ? NULL : any_handle(c, node);
+        int r = error;
+
+        if (!file)
+                file = held;
+        if (file)
+                r = set_content(c, op, node, file, what, to, ret);
+        if (held)
+                file_put(c, held);
+        return r == 0 ? error : r < 0 ? r : 0;
+}
+
 int cached_setattr(struct volume *v, struct vol_op *op, uint64_t node, struct vol_file *file,
                    unsigned what, const struct stat *to, struct vol_entry *ret)
 {
@@ -134,22 +167,9 @@ int cached_setattr(struct volume *v, struct vol_op *op, uint64_t node, struct vo
         if (r < 0)
                 return file && r == -ENODEV ? -ESTALE : r;
         r = cached_fact_of_node(c, op, node, &path, &f);
-        if (r < 0 && !(file && (r == -ESTALE || r == -ENOENT)))
-                return r;
-        if (r < 0 || S_ISREG(f.k.st.st_mode)) {
-                int done = set_content(c, op, node, file, what, to, ret);
-
-                if (done != 0 || r < 0)
-                        return done == 0 ? r : done < 0 ? done : 0;
-        } else if (what & VOL_SET_SIZE) {
-                return S_ISDIR(f.k.st.st_mode) ? -EISDIR : -EINVAL;
-        }
-        if ((what & VOL_SET_MODE) && S_ISLNK(f.k.st.st_mode))
-                return -EOPNOTSUPP;
-        r = set_there(c, op, path, what, to);
-        if (r == 0)
-                r = cached_getattr(v, op, node, file, ret);
-        return r;
+        if (r == -ESTALE || r == -ENOENT)
+                return set_removed(c, op, node, file, what, to, r, ret);
+        return r < 0 ? r : set_known(c, op, node, file, path, &f, what, to, ret);
 }
 
 /* ---- links ---- */

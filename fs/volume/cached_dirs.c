@@ -262,6 +262,8 @@ static bool is_told(struct reading *g, const char *path, struct meta_fact *f, bo
             (!f->is_pinned && !cached_is_fresh(g->c, g->begin_ns, &f->k, f->was_quiet)))
                 return false;
         *ret_vanished = !f->exists;
+        if (S_ISREG(f->k.st.st_mode) && f->k.st.st_nlink > 1)
+                return false; /* another name of it may know more: lookup looks */
         return f->exists && (!S_ISLNK(f->k.st.st_mode) || meta_get_target(g->c->meta, path, text));
 }
 

@@ -23,6 +23,24 @@
 
 /* ---- lookup ---- */
 
+/*
+ * A file with several names that share a node: its content, and what we have changed, is known by
+ * the name that the node has now.
+ */
+static void look_by_own_name(struct cached *c, struct vol_op *op, const struct node_id *id,
+                             char **path, struct meta_fact *f)
+{
+        _cleanup_(freep) char *own = NULL;
+        struct meta_fact by_own;
+
+        if (cached_path(c, id->number, NULL, &own) < 0 || strcmp(own, *path) == 0 ||
+            cached_fact(c, op, own, &by_own) < 0 || !nodes_is(&c->nodes, id->number, &by_own.k.st))
+                return;
+        free(*path);
+        *path = STEAL(own);
+        *f = by_own;
+}
+
 int cached_lookup(struct volume *v, struct vol_op *op, uint64_t parent, const char *name,
                   struct vol_entry *ret)
 {
@@ -43,6 +61,8 @@ int cached_lookup(struct volume *v, struct vol_op *op, uint64_t parent, const ch
         }
         if (r == 0)
                 r = nodes_meet(&c->nodes, parent, name, &f.k.st, &id);
+        if (r == 0 && S_ISREG(f.k.st.st_mode) && f.k.st.st_nlink > 1)
+                look_by_own_name(c, op, &id, &path, &f);
         if (r == 0)
                 cached_answer(c, &id, path, &f, ret);
         return r;

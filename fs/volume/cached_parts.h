@@ -42,12 +42,8 @@ int cached_fact_of_node(struct cached *c, struct vol_op *op, uint64_t node, char
 int cached_fact_of_name(struct cached *c, struct vol_op *op, uint64_t parent, const char *name,
                         char **ret_path, struct meta_fact *ret);
 
-/*
- * The attributes of a node that has no path any more, but open handles: of a directory those last
- * known, of a file those of its content. False: it has none.
- */
+/* Last known attributes of a directory that has no path any more, but a handle; else false. */
 bool cached_removed_dir(struct cached *c, uint64_t node, struct stat *ret);
-bool cached_removed_file(struct cached *c, uint64_t node, struct stat *ret);
 
 /*
  * Have one change carried out; *ret_source is of the request. What contradicts it is asked for

@@ -45,6 +45,8 @@ static bool fill_fact(struct meta *m, uint32_t slot, struct meta_fact *ret) REQU
                         ret->k.st.st_ino = tree_made_up_ino(m, e);
                 ret->k.sandbox_ino = e->server_ino;
         }
+        if (S_ISREG(e->mode) && e->nlink > 1 && e->sent_ns < m->links_ns && e->set_ns < m->links_ns)
+                return false;
         return e->sent_ns != 0 || ret->is_pinned;
 }
 
@@ -276,6 +278,7 @@ void meta_told(struct meta *m, const struct content_head *x, const struct meta_s
 
                 if (ours_ns != 0) {
                         tree_learn(m, slot, source, st, NULL, true);
+                        tree_note_links(m, e, ours_ns);
                         e->set_ns = e->moved_ns = ours_ns; /* it is there by a change of ours */
                 } else if (e->sent_ns <= source->sent_ns && e->set_ns < source->sent_ns &&
                            e->moved_ns < source->sent_ns) {

@@ -84,6 +84,7 @@ int meta_linked(struct meta *m, const char *path, const char *new_path,
                 if (from != 0 && ((tree_at(m, from)->mode ^ st->st_mode) & S_IFMT) == 0) {
                         tree_learn(m, from, source, st, NULL, true);
                         tree_at(m, from)->set_ns = now_ns;
+                        tree_note_links(m, tree_at(m, from), now_ns);
                         tree_at(m, slot)->ino = tree_at(m, from)->ino;
                         if (S_ISLNK(st->st_mode) && tree_at(m, from)->target)
                                 tree_set_target(tree_at(m, slot), tree_at(m, from)->target);
@@ -106,6 +107,7 @@ void meta_set(struct meta *m, const char *path, const struct meta_source *source
             ((tree_at(m, slot)->mode ^ st->st_mode) & S_IFMT) == 0) {
                 tree_learn(m, slot, source, st, NULL, false);
                 tree_at(m, slot)->set_ns = now_ns;
+                tree_note_links(m, tree_at(m, slot), now_ns);
         }
         tree_unlock(m);
 }
@@ -117,6 +119,7 @@ void meta_removed(struct meta *m, const char *path, const struct meta_source *so
 
         mutex_lock(&m->lock);
         if (take_place(m, path, &slot) == 0) {
+                tree_note_links(m, tree_at(m, slot), now_ns);
                 tree_vanish(m, slot, source);
                 tree_at(m, slot)->moved_ns = now_ns;
                 touch_dir(m, tree_at(m, slot)->parent, now_ns);
@@ -181,6 +184,7 @@ static int move_locked(struct meta *m, uint32_t slot, const char *path, const ch
 
         if (r < 0 || to == slot || tree_slot(m, id) != slot)
                 return r;
+        tree_note_links(m, tree_at(m, to), now_ns);
         tree_vanish(m, to, source);
         tree_at(m, to)->moved_ns = now_ns;
         if (tree_slot(m, id) != slot)

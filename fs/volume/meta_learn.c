@@ -140,6 +140,16 @@ static void count_in(struct entry *e, const struct meta_source *source)
         e->flags &= (uint8_t)~IS_COUNTED;
 }
 
+/* Of a file that waits to be sent nothing is news but how many names it has. */
+static void count_names(struct entry *e, const struct meta_source *source, const struct stat *st)
+{
+        if (!S_ISREG(st->st_mode) || st->st_ino == 0 || st->st_ino != e->server_ino)
+                return;
+        e->nlink = st->st_nlink > 0 && st->st_nlink <= UINT32_MAX ? (uint32_t)st->st_nlink : 1;
+        e->sent_ns = source->sent_ns;
+        e->epoch = (uint32_t)source->epoch;
+}
+
 int tree_merge(struct meta *m, uint32_t parent, const char *name, size_t size,
                const struct meta_source *source, const struct stat *st, const char *target)
         REQUIRES(m->lock)
@@ -162,8 +172,12 @@ int tree_merge(struct meta *m, uint32_t parent, const char *name, size_t size,
         count_in(e, source);
         if ((e->flags & IS_ABSENT) != 0)
                 tree_revive(m, slot, 0);
-        if (tree_is_pinned(m, e) || e->set_ns >= source->sent_ns)
+        if (e->set_ns >= source->sent_ns)
                 return 0;
+        if (tree_is_pinned(m, e)) {
+                count_names(e, source, st);
+                return 0;
+        }
         if (!S_ISDIR(st->st_mode) && S_ISDIR(e->mode) && !become_leaf(m, slot))
                 return 0;
         tree_learn(m, slot, source, st, target, false);

@@ -78,6 +78,8 @@ struct meta {
         uint32_t generation GUARDED_BY(lock);
         uint32_t hand GUARDED_BY(lock);
         uint64_t full_until_ns GUARDED_BY(lock);
+        /* when a file with several names was last changed: what is older of any such isn't known */
+        uint64_t links_ns GUARDED_BY(lock);
         uint64_t shape GUARDED_BY(lock); /* rises when a path may lead elsewhere */
         /* contents whose reference is to be given back once the lock is */
         struct content **lost GUARDED_BY(lock);
@@ -104,6 +106,14 @@ static inline struct entry *tree_at(const struct meta *m, uint32_t slot) REQUIRE
 static inline int tree_pass_over(int r)
 {
         return r == -ESTALE || r == -EINVAL ? 0 : r;
+}
+
+/* A file that may have other names was changed by us. */
+static inline void tree_note_links(struct meta *m, const struct entry *e, uint64_t now_ns)
+        REQUIRES(m->lock)
+{
+        if (S_ISREG(e->mode) && e->nlink > 1)
+                m->links_ns = now_ns;
 }
 
 /* ---- meta_tree.c: slots, names, paths ---- */
