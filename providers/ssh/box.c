@@ -191,7 +191,7 @@ static int take_seen(struct ssh_box *b, const char *base, const struct seen *see
 /* Look there. *ret is to be done with, on success. */
 static int look(struct ssh_box *b, struct call *c, char **ret_base, struct seen *ret)
 {
-        struct ssh_link *l;
+        struct ssh_link *l = NULL;
         int r = host_link(b->host, c, HOST_CONTROL, &l);
 
         if (r < 0)
@@ -212,7 +212,7 @@ int ssh_box_paths(struct ssh_box *b, struct call *c, const struct ssh_paths **re
 {
         const struct ssh_paths *known = ssh_box_known_paths(b);
         _cleanup_(freep) char *base = NULL;
-        struct seen seen;
+        struct seen seen = {0};
         int r;
 
         if (!known) {
@@ -302,7 +302,7 @@ int ssh_box_state(struct box *box, struct call *c, struct box_status *ret)
 {
         struct ssh_box *b = ssh_box_of(box);
         _cleanup_(freep) char *base = NULL;
-        struct seen seen;
+        struct seen seen = {0};
         int r = look(b, c, &base, &seen);
 
         if (r < 0)
@@ -319,7 +319,7 @@ int ssh_box_state(struct box *box, struct call *c, struct box_status *ret)
 static int find_root(struct ssh_link *l, struct call *c, const char *root, char **ret)
 {
         char real[PATH_SIZE];
-        struct stat st;
+        struct stat st = {0};
         int r = sftp_realpath(l->sftp, c, root, real, sizeof(real));
 
         if (r == 0)
@@ -371,7 +371,7 @@ static int fill(struct ssh_box *b, struct ssh_link *l, struct call *c, const str
 static int make(struct ssh_box *b, struct ssh_link *l, struct call *c, const struct spec *spec,
                 const char *base, const char *root)
 {
-        struct seen seen;
+        struct seen seen = {0};
         int r = workspace_look(l, c, base, b->key, &seen);
 
         if (r < 0)
@@ -394,7 +394,7 @@ static int make(struct ssh_box *b, struct ssh_link *l, struct call *c, const str
 /* What can't be finished goes; if that fails, too, the sweep finds it. */
 static void give_up(struct ssh_box *b, struct ssh_link *l, const char *base)
 {
-        struct seen seen;
+        struct seen seen = {0};
         struct call c;
 
         call_init(&c, clock_after(5 * NS_PER_S));
@@ -424,7 +424,7 @@ static int make_below_base(struct ssh_box *b, struct ssh_link *l, struct call *c
 static int create_on(struct ssh_box *b, struct call *c, const struct spec *spec, const char *root)
 {
         _cleanup_(freep) char *base = NULL, *real_root = NULL;
-        struct ssh_link *l;
+        struct ssh_link *l = NULL;
         int r = host_link(b->host, c, HOST_CONTROL, &l);
 
         if (r < 0)

@@ -57,7 +57,7 @@ int workspace_remove(struct ssh_host *h, struct ssh_link *l, struct call *c, con
 /* box.c */
 int ssh_box_create(struct provider *p, struct call *c, const struct spec *spec, struct box **ret);
 int ssh_box_attach(struct provider *p, struct call *c, const char *id, const struct spec *spec,
-               struct box **ret);
+                   struct box **ret);
 void ssh_box_release(struct box *box);
 int ssh_box_state(struct box *box, struct call *c, struct box_status *ret);
 void box_set_state(struct ssh_box *b, enum box_state state);

@@ -40,7 +40,7 @@ int dialled_error(const struct dialled *d, char *sentence, size_t size)
 
 static int start_sftp(struct dialled *d, struct call *c)
 {
-        struct stream *stream;
+        struct stream *stream = NULL;
         int r = sftp_new(&d->sftp);
 
         if (r == 0)
@@ -116,7 +116,7 @@ static int make_socket(struct dialled *d)
 
 static int dial_openssh(struct dialled *d, enum dial_kind kind, struct call *c)
 {
-        struct stream *stream;
+        struct stream *stream = NULL;
         int r = kind == DIAL_CONTROL ? make_socket(d) : 0;
 
         if (r < 0 || kind == DIAL_PROGRAMS)

@@ -75,12 +75,12 @@ static int state_path(struct ssh_box *b, struct call *c, char ret[PATH_SIZE])
 static int write_state(struct ssh_box *b, struct call *c, const char *word)
 {
         char path[PATH_SIZE];
-        struct ssh_link *l;
+        struct ssh_link *l = NULL;
         int r = state_path(b, c, path);
 
         if (r == 0)
                 r = host_link(b->host, c, HOST_CONTROL, &l);
-        if (r < 0)
+        if (r < 0 || !l)
                 return r;
         r = word ? remote_write(l, c, path, word, strlen(word)) : sftp_unlink(l->sftp, c, path);
         link_unref(l);
@@ -298,7 +298,7 @@ static int unmark(struct ssh_link *l, struct call *c, const char *base, const ch
 
 static int check_gone(struct ssh_link *l, struct call *c, const char *base, const char *key)
 {
-        struct seen seen;
+        struct seen seen = {0};
         int r = workspace_look(l, c, base, key, &seen);
 
         if (r < 0)
@@ -310,7 +310,7 @@ static int check_gone(struct ssh_link *l, struct call *c, const char *base, cons
 
 static int destroy_at(struct ssh_box *b, struct ssh_link *l, struct call *c, const char *base)
 {
-        struct seen seen;
+        struct seen seen = {0};
         int r = workspace_look(l, c, base, b->key, &seen);
 
         if (r < 0)
@@ -342,7 +342,7 @@ int ssh_box_destroy(struct box *box, struct call *c)
         struct ssh_box *b = ssh_box_of(box);
         _cleanup_(freep) char *base = NULL;
         enum box_state before = BOX_UNKNOWN;
-        struct ssh_link *l;
+        struct ssh_link *l = NULL;
         int r = begin(b, c, &before);
 
         if (r < 0)

@@ -214,7 +214,7 @@ int remote_stat(struct ssh_link *l, struct call *c, const char *path, struct sta
 
 int remote_mkdir(struct ssh_link *l, struct call *c, const char *path, mode_t mode)
 {
-        struct stat st;
+        struct stat st = {0};
         int r = sftp_mkdir(l->sftp, c, path, mode);
 
         if (r == -EEXIST || r == -EIO) {

@@ -89,7 +89,7 @@ struct ssh_link *link_ref(struct ssh_link *l)
 
 void link_unref(struct ssh_link *l)
 {
-        struct pooled *p;
+        struct pooled *p = NULL;
 
         if (!l || atomic_fetch_sub(&pooled_of(l)->refs, 1) != 1)
                 return;
@@ -231,7 +231,7 @@ static int dial_lane(struct attempt *a, struct pooled **ret)
 {
         struct ssh_dialer *d = a->dialer;
         struct dialled conn = {0};
-        struct pooled *p;
+        struct pooled *p = NULL;
         int r = dial(d->host,
                      a->lane == HOST_CONTROL ? DIAL_CONTROL
                      : a->lane < HOST_LANES  ? DIAL_FILES
@@ -449,7 +449,7 @@ static int want(struct ssh_dialer *d, unsigned lane, struct call *c, struct pool
 
 int host_link(struct ssh_host *h, struct call *c, enum host_lane lane, struct ssh_link **ret)
 {
-        struct pooled *control, *p;
+        struct pooled *control = NULL, *p = NULL;
         int r;
 
         assert((unsigned)lane < HOST_LANES);
@@ -481,7 +481,7 @@ int host_link(struct ssh_host *h, struct call *c, enum host_lane lane, struct ss
 static int open_on_lane(struct ssh_dialer *d, unsigned lane, struct call *c, const char *command,
                         const struct stream_events *events, struct stream **ret)
 {
-        struct pooled *p;
+        struct pooled *p = NULL;
         int r = want(d, lane, c, &p);
 
         if (r < 0)

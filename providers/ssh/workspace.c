@@ -104,7 +104,7 @@ int workspace_look(struct ssh_link *l, struct call *c, const char *base, const c
 {
         struct seen seen = {.kind = SEEN_UNMARKED};
         char dir[PATH_SIZE];
-        struct stat st;
+        struct stat st = {0};
         int r;
 
         if (snprintf(dir, sizeof(dir), "%s/%s", base, key) >= (int)sizeof(dir))
@@ -157,7 +157,7 @@ static int base_text(struct ssh_host *h, char *ret, size_t size)
 /* mkdir -p, 0700. */
 static int make_dirs(struct ssh_link *l, struct call *c, char *path)
 {
-        struct stat st;
+        struct stat st = {0};
         int r = remote_stat(l, c, path, &st);
 
         if (r != -ENOENT)
@@ -176,7 +176,7 @@ static int make_dirs(struct ssh_link *l, struct call *c, char *path)
 
 static int resolve(struct ssh_link *l, struct call *c, const char *path, char *ret, size_t size)
 {
-        struct stat st;
+        struct stat st = {0};
         int r = sftp_realpath(l->sftp, c, path, ret, size);
 
         if (r == 0 && ret[0] != '/')
