@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "providers/ssh/exec_host.h"
 
@@ -13,6 +14,8 @@
 #define SPARE_KEEP_NS (60 * NS_PER_S) /* more than one is kept for as long without use */
 #define SPARE_LAST_NS (600 * NS_PER_S) /* and the last one */
 #define SPARE_RETRY_NS (2 * NS_PER_S)
+#define PROBE_NS (50 * NS_PER_MS)
+#define ROOM_NS (20 * NS_PER_MS)
 
 static void on_data(void *ctx, bool is_stderr, const void *data, size_t size)
 {
@@ -86,19 +89,55 @@ static struct exec_channel *take_spare_locked(struct exec_host *eh) REQUIRES(eh-
         return NULL;
 }
 
+/* The channel of the command that runs longest, which is followed without one from now on. */
+static struct exec_channel *take_over_locked(struct exec_host *eh) REQUIRES(eh->lock)
+{
+        list_for_each (at, &eh->execs) {
+                struct ssh_exec *x = container_of(at, struct ssh_exec, link);
+                struct exec_channel *ch = x->channel;
+
+                if (!x->is_followed || x->is_busy || x->has_end || !ch)
+                        continue;
+                x->channel = NULL;
+                ch->exec = NULL;
+                x->probe_pause_ns = PROBE_NS;
+                x->probe_ns = clock_after(PROBE_NS);
+                if (x->due_ns > x->probe_ns)
+                        x->due_ns = x->probe_ns;
+                return ch;
+        }
+        return NULL;
+}
+
+bool channel_make_room(struct exec_host *eh, struct call *c)
+{
+        struct timespec pause = clock_timespec(ROOM_NS);
+        struct exec_channel *ch;
+
+        mutex_lock(&eh->lock);
+        ch = take_over_locked(eh);
+        mutex_unlock(&eh->lock);
+        if (!ch || call_check(c) < 0)
+                return false;
+        channel_free(ch);
+        (void)nanosleep(&pause, NULL); /* until the server has heard of it; else once more */
+        return true;
+}
+
 int channel_take(struct exec_host *eh, struct call *c, struct ssh_exec *x)
 {
         struct exec_channel *ch;
-        int r;
+        int r = 0;
 
         mutex_lock(&eh->lock);
         ch = take_spare_locked(eh);
         mutex_unlock(&eh->lock);
-        if (!ch) {
+        if (!ch)
                 r = channel_open(eh, c, &ch);
-                if (r < 0)
-                        return r;
-        }
+        while ((r == -EAGAIN || r == -EMFILE) && channel_make_room(eh, c))
+                r = channel_open(eh, c, &ch);
+        if (r < 0)
+                return r;
         mutex_lock(&eh->lock);
         ch->exec = x;
         x->channel = ch;

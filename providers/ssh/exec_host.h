@@ -153,6 +153,11 @@ void exec_forget_locked(struct exec_host *eh, struct ssh_exec *x) REQUIRES(eh->l
 
 /* A channel for `x`, a spare if there is one. */
 int channel_take(struct exec_host *eh, struct call *c, struct ssh_exec *x);
+/*
+ * The host takes no more channels: one of a running command is closed, which is followed without
+ * from then on. False: nothing can be spared, or the call is over.
+ */
+bool channel_make_room(struct exec_host *eh, struct call *c);
 /* Closes the exec's channel, if it has one. Never from an event. */
 void channel_drop(struct ssh_exec *x);
 /* Opens spares, buries dead ones. The time of the next look. */

@@ -257,6 +257,17 @@ static void take_opened(struct look *l, char *const paths[])
         }
 }
 
+/* Stdin that is there but not taken. */
+static bool awaits_taking(struct ssh_exec *x)
+{
+        bool awaits;
+
+        mutex_lock(&x->host->lock);
+        awaits = x->has_stdin && x->taken < x->input_at;
+        mutex_unlock(&x->host->lock);
+        return awaits;
+}
+
 static int open_files(struct look *l)
 {
         char *paths[LOOK_MAX * EXEC_FILES];
@@ -273,7 +284,7 @@ static int open_files(struct look *l)
                 for (unsigned f = 0; f < EXEC_FILES; f++) {
                         struct sftp_op *op;
 
-                        if (x->handles[f].size > 0 || (f == EXEC_TOOK && !x->has_stdin))
+                        if (x->handles[f].size > 0 || (f == EXEC_TOOK && !awaits_taking(x)))
                                 continue;
                         if (asprintf(&paths[l->op_count], "%s.%s", x->prefix, file_names[f]) < 0)
                                 paths[l->op_count] = NULL;
@@ -357,17 +368,6 @@ static void add_reads(struct look *l, struct job *j, unsigned f)
                 op->is_bulk = x->window[f] > 4;
                 at += op->size;
         }
-}
-
-/* Stdin that is there but not taken. */
-static bool awaits_taking(struct ssh_exec *x)
-{
-        bool awaits;
-
-        mutex_lock(&x->host->lock);
-        awaits = x->has_stdin && x->taken < x->input_at;
-        mutex_unlock(&x->host->lock);
-        return awaits;
 }
 
 static void add_took(struct look *l, size_t index)

@@ -99,8 +99,8 @@ static int check_sizes(const struct exec_req *in)
 
 static const char head[] =
         /* sbxfs_no WHAT WHY: it is not started, and never will be */
-        "sbxfs_no() { printf '\\n%s refused %s %s\\n' \"$sbxfs_t\" \"$1\" \"$2\" >&9\n"
-        "printf 'refused %s %s\\n' \"$1\" \"$2\" >\"$sbxfs_f.rc\"; exit 0; }\n"
+        "sbxfs_no() { printf 'refused %s %s\\n' \"$1\" \"$2\" >\"$sbxfs_f.rc\"\n"
+        "printf '\\n%s refused %s %s\\n' \"$sbxfs_t\" \"$1\" \"$2\" >&9; exit 0; }\n"
         "exec 9>&1 </dev/null\n"
         "trap : HUP PIPE TERM INT QUIT\n"
         "if ! [ -d \"$sbxfs_r\" ]; then\n"
@@ -266,7 +266,8 @@ static int add_child(struct buf *to, const struct script_exec *s)
 }
 
 static const char tail[] = "sbxfs_c=$?\n"
-                           "[ -s \"$sbxfs_f.rc\" ] && exit 0\n"
+                           /* refused */
+                           "[ -e \"$sbxfs_f.up\" ] && ! [ -s \"$sbxfs_f.rc\" ] || exit 0\n"
                            "[ -s \"$sbxfs_f.pid\" ] || sbxfs_no shell EIO\n"
                            "sbxfs_m=- sbxfs_l=- sbxfs_s=-\n"
                            "[ -s \"$sbxfs_f.sup\" ] && sbxfs_m=m\n"

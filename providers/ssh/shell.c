@@ -252,9 +252,12 @@ static int helper_new(struct shell *s, struct call *c, struct helper **ret)
                 return call_fail(c, -ENOMEM, "out of memory");
         list_init(&p->link);
         p->shell = s;
-        r = host_open_program(s->host, c, "exec sh",
-                              &(struct stream_events){.data = on_data, .end = on_end, .ctx = p},
-                              &p->stream);
+        do
+                r = host_open_program(
+                        s->host, c, "exec sh",
+                        &(struct stream_events){.data = on_data, .end = on_end, .ctx = p},
+                        &p->stream);
+        while ((r == -EAGAIN || r == -EMFILE) && channel_make_room(s->execs, c));
         if (r < 0) {
                 free(p);
                 return r;
