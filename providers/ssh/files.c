@@ -184,15 +184,19 @@ static int fetch_some(struct fetching *f, size_t count, size_t size_max)
 /* ENOENT or ENOTDIR: the server doesn't tell. */
 static int tell_absent(struct fetching *f)
 {
+        _cleanup_(freep) const char **paths = calloc(f->absent_count + 1, sizeof(*paths));
+        _cleanup_(freep) int *errors = calloc(f->absent_count + 1, sizeof(*errors));
         const struct stat none = {0};
-        int r = 0;
+        int r = paths && errors ? 0 : -ENOMEM;
 
         for (size_t i = 0; r == 0 && i < f->absent_count; i++) {
-                size_t at = f->absent[i];
-
-                r = f->to->file(f->to, at, why_path(f->spot, f->call, f->paths[at], -ENOENT), &none,
-                                NULL, 0);
+                paths[i] = f->paths[f->absent[i]];
+                errors[i] = -ENOENT;
         }
+        if (r == 0 && f->absent_count > 0)
+                why_paths(f->spot, f->call, paths, errors, f->absent_count);
+        for (size_t i = 0; r == 0 && i < f->absent_count; i++)
+                r = f->to->file(f->to, f->absent[i], errors[i], &none, NULL, 0);
         return r;
 }
 

@@ -71,12 +71,18 @@ int find_stat(struct spot *s, struct call *c, const char *path, struct stat *ret
 
 /* ---- files_why.c ---- */
 
-/*
- * What the errno of a change is that ended with `error` (not 0) at the server: it says little more
- * than "failure", so what is there now is looked at.
- */
-int why_change(const struct spot *s, struct call *c, const struct change *x, int error);
-/* The same of something that was only to be looked at or read. */
+/* One change that ended with `error` at the server, which says little more than "failure". */
+struct why {
+        const struct change *x;
+        int error;
+        size_t path_looks, other_looks; /* files_why.c's */
+};
+
+/* What their errors really are: what is there now is looked at, of all in one round trip. */
+void why_changes(const struct spot *s, struct call *c, struct why *list, size_t count);
+/* The same of what was only to be looked at or read; errors[i] of paths[i] is replaced. */
+void why_paths(const struct spot *s, struct call *c, const char *const *paths, int *errors,
+               size_t count);
 int why_path(const struct spot *s, struct call *c, const char *path, int error);
 int why_listing(const struct spot *s, struct call *c, const char *path, int error);
 

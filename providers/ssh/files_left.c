@@ -62,16 +62,24 @@ static struct buf take(struct ssh_box *b)
 void left_remove(struct spot *s, struct call *c)
 {
         _cleanup_(buf_done) struct buf paths = take(s->box);
+        _cleanup_(freep) struct sftp_op *ops = NULL;
         struct call quiet;
+        size_t count = 0, n = 0;
 
+        for (size_t at = 0; at < paths.size; at++)
+                count += !paths.data[at];
+        ops = calloc(count + 1, sizeof(*ops));
+        if (!ops || count == 0)
+                return;
+        for (size_t at = 0; at < paths.size; at += strlen(paths.data + at) + 1)
+                ops[n++] =
+                        (struct sftp_op){.type = paths.data[at] == 'd' ? SFTP_RMDIR : SFTP_UNLINK,
+                                         .path = paths.data + at + 1};
         call_init(&quiet, c->deadline_ns); /* what fails here is passed over */
-        for (size_t at = 0; at < paths.size; at += strlen(paths.data + at) + 1) {
-                const char *line = paths.data + at;
-                struct sftp_op op = {.type = line[0] == 'd' ? SFTP_RMDIR : SFTP_UNLINK,
-                                     .path = line + 1};
-
-                if (sftp_run(s->sftp, &quiet, &op, 1) < 0)
-                        left_add(s->box, line[0] == 'd', line + 1);
+        (void)sftp_run(s->sftp, &quiet, ops, n);
+        for (size_t i = 0; i < n; i++) {
+                if (ops[i].error == -EINPROGRESS || ops[i].error == -ECANCELED)
+                        left_add(s->box, ops[i].type == SFTP_RMDIR, ops[i].path);
         }
 }
 

@@ -38,22 +38,62 @@ static bool is_too_long(const char *path)
         }
 }
 
-/* Requests for a path and for each directory above it up to fs/, the deepest first. */
-static size_t ask(const struct spot *s, const char *path, struct sftp_op *ops)
+/* What is looked at: paths, each with all directories above it, in one round trip. */
+struct looks {
+        const struct spot *spot;
+        struct sftp_op *ops;
+        size_t count, room;
+};
+
+static bool add(struct looks *l, char *path, bool is_last)
 {
-        char *at = ssh_spot_path(s, path);
-        size_t n = 0, floor = strlen(s->paths->work);
+        struct sftp_op *more;
 
-        while (at && n < LEVELS_MAX) {
-                char *slash = strrchr(at, '/');
+        if (!path)
+                return false;
+        if (l->count == l->room) {
+                l->room = l->room > 0 ? 2 * l->room : 16;
+                more = reallocarray(l->ops, l->room, sizeof(*l->ops));
+                if (!more) {
+                        free(path);
+                        return false;
+                }
+                l->ops = more;
+        }
+        l->ops[l->count++] =
+                (struct sftp_op){.type = is_last ? SFTP_LSTAT : SFTP_STAT, .path = path};
+        return true;
+}
 
-                ops[n] = (struct sftp_op){.type = n == 0 ? SFTP_LSTAT : SFTP_STAT, .path = at};
-                n++;
+/* Requests for a path and for each directory above it up to fs/, the deepest first: how many. */
+static size_t ask(struct looks *l, const char *path)
+{
+        char *at = ssh_spot_path(l->spot, path);
+        size_t before = l->count, floor = strlen(l->spot->paths->work);
+
+        while (l->count - before < LEVELS_MAX && add(l, at, l->count == before)) {
+                const char *slash = strrchr(at, '/');
+
                 if (!slash || strlen(at) <= floor)
                         break;
                 at = strndup(at, (size_t)(slash - at));
         }
-        return n;
+        return l->count - before;
+}
+
+static bool run(struct looks *l, struct call *c)
+{
+        struct call quiet;
+
+        call_init(&quiet, c->deadline_ns); /* what fails here is passed over */
+        return sftp_run(l->spot->sftp, &quiet, l->ops, l->count) == 0;
+}
+
+static void looks_done(struct looks *l)
+{
+        for (size_t i = 0; i < l->count; i++)
+                free((char *)(uintptr_t)l->ops[i].path); /* ask's */
+        free(l->ops);
 }
 
 static struct way judge(const char *path, const struct sftp_op *ops, size_t count)
@@ -73,44 +113,51 @@ static struct way judge(const char *path, const struct sftp_op *ops, size_t coun
         return w;
 }
 
-/* Look at both paths; `to` may be NULL. False: it couldn't be looked at. */
-static bool look(const struct spot *s, struct call *c, const char *path, const char *to,
-                 struct way *ret_path, struct way *ret_to)
+/* False: it couldn't be looked at. */
+static bool look(const struct spot *s, struct call *c, const char *path, struct way *ret)
 {
-        struct sftp_op ops[2 * LEVELS_MAX] = {0};
-        struct call quiet;
-        size_t n, m = 0;
-        int r;
+        struct looks l = {.spot = s};
+        size_t n = ask(&l, path);
+        bool is_seen = run(&l, c);
 
-        n = ask(s, path, ops);
-        if (to)
-                m = ask(s, to, ops + n);
-        call_init(&quiet, c->deadline_ns); /* what fails here is passed over */
-        r = sftp_run(s->sftp, &quiet, ops, n + m);
-        if (r == 0) {
-                *ret_path = judge(path, ops, n);
-                if (to)
-                        *ret_to = judge(to, ops + n, m);
+        if (is_seen)
+                *ret = judge(path, l.ops, n);
+        looks_done(&l);
+        return is_seen;
+}
+
+void why_paths(const struct spot *s, struct call *c, const char *const *paths, int *errors,
+               size_t count)
+{
+        struct looks l = {.spot = s};
+        _cleanup_(freep) size_t *sizes = calloc(count + 1, sizeof(*sizes));
+        size_t at = 0;
+        bool is_seen;
+
+        for (size_t i = 0; sizes && i < count; i++)
+                sizes[i] = ask(&l, paths[i]);
+        is_seen = l.count > 0 && run(&l, c);
+        for (size_t i = 0; is_seen && i < count; i++) {
+                struct way w = judge(paths[i], l.ops + at, sizes[i]);
+
+                at += sizes[i];
+                if (w.error != 0 && errors[i] != -EACCES)
+                        errors[i] = w.error;
         }
-        for (size_t i = 0; i < n + m; i++)
-                free((char *)(uintptr_t)ops[i].path); /* ask's */
-        return r == 0;
+        looks_done(&l);
 }
 
 int why_path(const struct spot *s, struct call *c, const char *path, int error)
 {
-        struct way at;
-
-        if (error == -EACCES || !look(s, c, path, NULL, &at, NULL) || at.error == 0)
-                return error;
-        return at.error;
+        why_paths(s, c, &path, &error, 1);
+        return error;
 }
 
 int why_listing(const struct spot *s, struct call *c, const char *path, int error)
 {
         struct way at;
 
-        if (!look(s, c, path, NULL, &at, NULL))
+        if (!look(s, c, path, &at))
                 return error;
         if (at.error != 0)
                 return at.error;
@@ -209,18 +256,53 @@ static int why_kind(const struct change *x, const struct way *at, const struct w
         return error;
 }
 
-int why_change(const struct spot *s, struct call *c, const struct change *x, int error)
+/* Whether what the server said could be something else. */
+static bool is_vague(const struct change *x, int error)
 {
-        bool has_to = x->kind == CHANGE_LINK || x->kind == CHANGE_RENAME;
-        struct way at = {0}, to = {0};
+        bool may_be_denied = x->kind == CHANGE_LINK || x->kind == CHANGE_UNLINK;
 
-        if (error != -EIO && error != -ENOENT && error != -EINVAL && error != -EACCES)
-                return error;
-        if (!look(s, c, x->path, has_to ? x->to : NULL, &at, &to))
-                return error;
+        return error == -EIO || error == -ENOENT || error == -EINVAL ||
+               (error == -EACCES && may_be_denied);
+}
+
+static const char *other_of(const struct change *x)
+{
+        return x->kind == CHANGE_LINK || x->kind == CHANGE_RENAME ? x->to : NULL;
+}
+
+static int why_change(const struct spot *s, struct call *c, const struct why *w,
+                      const struct sftp_op *ops)
+{
+        const char *other = other_of(w->x);
+        struct way at = judge(w->x->path, ops, w->path_looks), to = {0};
+
+        if (other)
+                to = judge(other, ops + w->path_looks, w->other_looks);
         if (at.error != 0 || to.error != 0)
                 return at.error != 0 ? at.error : to.error;
-        if (error == -EACCES && x->kind != CHANGE_LINK && x->kind != CHANGE_UNLINK)
-                return error;
-        return why_full(s, c, why_kind(x, &at, &to, error));
+        return why_full(s, c, why_kind(w->x, &at, &to, w->error));
+}
+
+void why_changes(const struct spot *s, struct call *c, struct why *list, size_t count)
+{
+        struct looks l = {.spot = s};
+        size_t at = 0;
+        bool is_seen;
+
+        for (size_t i = 0; i < count; i++) {
+                const char *other = other_of(list[i].x);
+
+                if (!is_vague(list[i].x, list[i].error))
+                        continue;
+                list[i].path_looks = ask(&l, list[i].x->path);
+                list[i].other_looks = other ? ask(&l, other) : 0;
+        }
+        is_seen = l.count > 0 && run(&l, c);
+        for (size_t i = 0; is_seen && i < count; i++) {
+                if (!is_vague(list[i].x, list[i].error))
+                        continue;
+                list[i].error = why_change(s, c, &list[i], l.ops + at);
+                at += list[i].path_looks + list[i].other_looks;
+        }
+        looks_done(&l);
 }

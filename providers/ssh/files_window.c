@@ -613,57 +613,87 @@ static bool may_replace(const struct window *w, const struct window_item *i)
                (i->x->kind == CHANGE_RENAME && (i->x->flags & RENAME_NOREPLACE) == 0);
 }
 
-static void explain(struct window *w, struct window_item *i)
+static void explain_all(struct window *w)
 {
-        int why = why_change(w->spot, w->call, i->x, i->error), r;
+        struct why whys[WINDOW_CHANGES] = {0};
+        size_t count = 0;
 
-        if (may_replace(w, i) && (why == -EIO || why == -ENOTEMPTY)) {
-                r = replace(w, i);
-                why = r == -EIO ? why : r;
+        for (size_t i = 0; i < w->count; i++) {
+                if (w->items[i].error < 0 && w->items[i].path)
+                        whys[count++] =
+                                (struct why){.x = w->items[i].x, .error = w->items[i].error};
         }
-        i->error = why;
+        why_changes(w->spot, w->call, whys, count);
+        count = 0;
+        for (size_t i = 0; i < w->count; i++) {
+                struct window_item *at = &w->items[i];
+                int r;
+
+                if (at->error >= 0 || !at->path)
+                        continue;
+                at->error = whys[count++].error;
+                if (!may_replace(w, at) || (at->error != -EIO && at->error != -ENOTEMPTY))
+                        continue;
+                r = replace(w, at);
+                at->error = r == -EIO ? at->error : r;
+        }
 }
 
-/* Nothing is left behind; nobody waits for it. */
-static void clean_up(struct window *w, struct window_item *i)
+/* Nothing is left behind of what failed, or of all. */
+static void clean_up(struct window *w, bool is_all)
 {
-        struct sftp_op op = {.type = i->x->kind == CHANGE_MKDIR ? SFTP_RMDIR : SFTP_UNLINK,
-                             .path = i->temp};
+        struct sftp_op ops[WINDOW_CHANGES];
         struct call quiet;
+        size_t count = 0;
 
-        if (i->handle.size > 0)
-                sftp_close_later(w->spot->sftp, &i->handle);
-        i->handle.size = 0;
-        if (!i->temp || i->is_moved)
-                return;
+        for (size_t i = 0; i < w->count; i++) {
+                struct window_item *at = &w->items[i];
+
+                if (at->error >= 0 && !is_all)
+                        continue;
+                if (at->handle.size > 0)
+                        sftp_close_later(w->spot->sftp, &at->handle);
+                at->handle.size = 0;
+                if (at->temp && !at->is_moved)
+                        ops[count++] = (struct sftp_op){
+                                .type = at->x->kind == CHANGE_MKDIR ? SFTP_RMDIR : SFTP_UNLINK,
+                                .path = at->temp};
+        }
         call_init(&quiet, w->call->deadline_ns); /* the failure to tell is the one before */
-        if (sftp_run(w->spot->sftp, &quiet, &op, 1) < 0)
-                left_add(w->spot->box, op.type == SFTP_RMDIR, i->temp);
+        (void)sftp_run(w->spot->sftp, &quiet, ops, count);
+        for (size_t i = 0; i < count; i++) {
+                if (ops[i].error == -EINPROGRESS || ops[i].error == -ECANCELED)
+                        left_add(w->spot->box, ops[i].type == SFTP_RMDIR, ops[i].path);
+        }
 }
 
 static void settle(struct window *w)
 {
-        for (size_t i = 0; i < w->count; i++) {
-                struct window_item *at = &w->items[i];
+        bool has_failed = false;
 
-                if (at->error == NOTHING_YET)
-                        at->error = 0;
-                if (at->error < 0 && at->path)
-                        explain(w, at);
-                if (at->error < 0)
-                        clean_up(w, at);
-                at->x->error = at->error;
-                at->x->has_st &= at->error == 0;
+        for (size_t i = 0; i < w->count; i++) {
+                if (w->items[i].error == NOTHING_YET)
+                        w->items[i].error = 0;
+                has_failed |= w->items[i].error < 0;
+        }
+        if (has_failed) {
+                explain_all(w);
+                clean_up(w, false);
+        }
+        for (size_t i = 0; i < w->count; i++) {
+                struct change *x = w->items[i].x;
+
+                x->error = w->items[i].error;
+                x->has_st &= x->error == 0;
         }
 }
 
 /* The call has failed: what had its answer keeps it, all else may have happened or not. */
 static void settle_lost(struct window *w)
 {
-        for (size_t i = 0; i < w->count; i++) {
-                clean_up(w, &w->items[i]);
+        clean_up(w, true);
+        for (size_t i = 0; i < w->count; i++)
                 w->items[i].x->has_st = false;
-        }
 }
 
 int window_run(struct window *w)
