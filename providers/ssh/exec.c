@@ -44,6 +44,7 @@ static struct ssh_exec *exec_new(struct ssh_box *b, const struct ssh_paths *path
         x->sink = to;
         x->refs = 1;
         x->due_ns = x->probe_ns = NEVER_NS;
+        x->probe_pause_ns = 50 * NS_PER_MS;
         x->input = BUF_INIT(2 * EXEC_STDIN_WINDOW);
         report_init(&x->report);
         x->run = strdup(paths->run);
@@ -102,6 +103,8 @@ static void follow(struct ssh_exec *x)
         x->is_followed = true;
         x->refs++;
         x->due_ns = x->channel ? clock_after(FIRST_LOOK_NS) : 0;
+        if (!x->channel)
+                x->probe_ns = 0;
         exec_news_locked(eh, x);
         cond_broadcast(&eh->changed);
         mutex_unlock(&eh->lock);
@@ -140,6 +143,7 @@ static int compose(struct ssh_box *b, struct call *c, const struct ssh_paths *pa
                                       .box = b->key,
                                       .can = host_known(b->host),
                                       .token = x->report.token,
+                                      .detaches = x->detaches,
                                       .in = in};
         int r = script_token(x->report.token);
 
@@ -254,6 +258,7 @@ int ssh_exec_start(struct box *box, struct call *c, const struct exec_req *in, s
         if (!x)
                 return call_fail(c, -ENOMEM, "out of memory");
         x->has_stdin = in->has_stdin;
+        x->detaches = channel_detaches(x->host);
         r = compose(b, c, paths, in, x, &script);
         if (r == 0)
                 r = add(x, c);
@@ -268,6 +273,8 @@ int ssh_exec_start(struct box *box, struct call *c, const struct exec_req *in, s
                 return r;
         }
         x->base.pid = x->report.pid;
+        if (x->detaches)
+                channel_drop(x);
         follow(x);
         *ret = &x->base;
         return 0;

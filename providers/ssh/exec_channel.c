@@ -14,7 +14,6 @@
 #define SPARE_KEEP_NS (60 * NS_PER_S) /* more than one is kept for as long without use */
 #define SPARE_LAST_NS (600 * NS_PER_S) /* and the last one */
 #define SPARE_RETRY_NS (2 * NS_PER_S)
-#define PROBE_NS (50 * NS_PER_MS)
 #define ROOM_NS (20 * NS_PER_MS)
 
 static void on_data(void *ctx, bool is_stderr, const void *data, size_t size)
@@ -84,44 +83,46 @@ static struct exec_channel *take_spare_locked(struct exec_host *eh) REQUIRES(eh-
                 eh->spare_count--;
                 return ch;
         }
-        if (eh->spare_target < SPARES_MAX)
+        if (eh->spare_target < SPARES_MAX && eh->attached_max > 0)
                 eh->spare_target++;
-        return NULL;
-}
-
-/* The channel of the command that runs longest, which is followed without one from now on. */
-static struct exec_channel *take_over_locked(struct exec_host *eh) REQUIRES(eh->lock)
-{
-        list_for_each (at, &eh->execs) {
-                struct ssh_exec *x = container_of(at, struct ssh_exec, link);
-                struct exec_channel *ch = x->channel;
-
-                if (!x->is_followed || x->is_busy || x->has_end || !ch)
-                        continue;
-                x->channel = NULL;
-                ch->exec = NULL;
-                x->probe_pause_ns = PROBE_NS;
-                x->probe_ns = clock_after(PROBE_NS);
-                if (x->due_ns > x->probe_ns)
-                        x->due_ns = x->probe_ns;
-                return ch;
-        }
         return NULL;
 }
 
 bool channel_make_room(struct exec_host *eh, struct call *c)
 {
         struct timespec pause = clock_timespec(ROOM_NS);
-        struct exec_channel *ch;
+        struct exec_channel *ch = NULL;
+        bool is_new;
 
         mutex_lock(&eh->lock);
-        ch = take_over_locked(eh);
+        is_new = eh->attached_max > 0;
+        eh->attached_max = 0;
+        eh->spare_target = 0;
+        if (!list_is_empty(&eh->spares)) {
+                ch = container_of(eh->spares.next, struct exec_channel, link);
+                list_remove(&ch->link);
+                eh->spare_count--;
+        }
         mutex_unlock(&eh->lock);
-        if (!ch || call_check(c) < 0)
+        if (ch)
+                channel_free(ch);
+        if ((!ch && !is_new) || call_check(c) < 0)
                 return false;
-        channel_free(ch);
-        (void)nanosleep(&pause, NULL); /* until the server has heard of it; else once more */
+        (void)nanosleep(&pause, NULL); /* until the server has heard of it */
         return true;
+}
+
+bool channel_detaches(struct exec_host *eh)
+{
+        unsigned count = 0;
+        bool is_full;
+
+        mutex_lock(&eh->lock);
+        list_for_each (at, &eh->execs)
+                count += container_of(at, struct ssh_exec, link)->channel != NULL;
+        is_full = count >= eh->attached_max;
+        mutex_unlock(&eh->lock);
+        return is_full && host_known(eh->host) & HOST_PROC;
 }
 
 int channel_take(struct exec_host *eh, struct call *c, struct ssh_exec *x)

@@ -24,6 +24,7 @@ int exec_host_new(struct ssh_host *h, struct exec_host **ret)
         list_init(&eh->spares);
         list_init(&eh->leavings);
         eh->spare_target = 1;
+        eh->attached_max = EXEC_ATTACHED_MAX;
         *ret = eh;
         return 0;
 }

@@ -35,6 +35,7 @@
 #include "transport/sftp/sftp.h"
 
 #define EXEC_FETCH_MAX (UINT64_C(64) << 20) /* of a stream, while it runs */
+#define EXEC_ATTACHED_MAX 8
 #define EXEC_TAIL (UINT64_C(1) << 20) /* beyond that: its last bytes, at the end */
 
 /* A program of the host that reads one script. */
@@ -61,6 +62,7 @@ struct ssh_exec {
         char *run; /* the sandbox's */
         char *prefix; /* run/N */
         bool has_stdin;
+        bool detaches; /* gives its channel up as soon as it runs */
 
         /* guarded by the host's lock */
         struct list link;
@@ -115,6 +117,7 @@ struct exec_host {
         struct list spares;
         unsigned spare_count; /* with those that are being opened */
         unsigned spare_target;
+        unsigned attached_max; /* commands that keep their channel while they run */
         uint64_t spare_used_ns; /* when one was last asked for */
         uint64_t spare_retry_ns; /* opening failed: not before this */
         struct list leavings; /* struct leaving */
@@ -154,10 +157,12 @@ void exec_forget_locked(struct exec_host *eh, struct ssh_exec *x) REQUIRES(eh->l
 /* A channel for `x`, a spare if there is one. */
 int channel_take(struct exec_host *eh, struct call *c, struct ssh_exec *x);
 /*
- * The host takes no more channels: one of a running command is closed, which is followed without
- * from then on. False: nothing can be spared, or the call is over.
+ * The host takes no more channels: spares are closed, and from now on each command gives its own up
+ * as soon as it runs. False: there is no hope, or the call is over.
  */
 bool channel_make_room(struct exec_host *eh, struct call *c);
+/* The next command should give its channel up once it runs: many have one. */
+bool channel_detaches(struct exec_host *eh);
 /* Closes the exec's channel, if it has one. Never from an event. */
 void channel_drop(struct ssh_exec *x);
 /* Opens spares, buries dead ones. The time of the next look. */

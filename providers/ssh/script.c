@@ -106,9 +106,9 @@ static const char head[] =
         "if ! [ -d \"$sbxfs_r\" ]; then\n"
         "[ -d \"$sbxfs_d\" ] || { printf '\\n%s refused box ENODEV\\n' \"$sbxfs_t\"; exit 0; }\n"
         "mkdir -m 700 \"$sbxfs_r\" 2>/dev/null; fi\n"
-        "sbxfs_start $$\n"
+        "sbxfs_start $sbxfs_u\n"
         "set -C\n"
-        "{ printf '%s %s\\n' $$ \"$sbxfs_s\" >\"$sbxfs_f.up\"; } 2>/dev/null ||\n"
+        "{ printf '%s %s\\n' $sbxfs_u \"$sbxfs_s\" >\"$sbxfs_f.up\"; } 2>/dev/null ||\n"
         "{ [ -e \"$sbxfs_f.up\" ] && sbxfs_x=EEXIST || sbxfs_x=EACCES\n"
         "printf '\\n%s refused run %s\\n' \"$sbxfs_t\" $sbxfs_x; exit 0; }\n"
         "set +C\n"
@@ -288,6 +288,15 @@ static const char report_inline[] =
 static const char report_only[] =
         "printf '\\n%s %s\\n%s none\\n' \"$sbxfs_t\" \"$sbxfs_x\" \"$sbxfs_t\"\n";
 
+/*
+ * In a subshell, $$ is the shell that it came from. Not by `&`: what is started so ignores SIGINT,
+ * and so would the command.
+ */
+static const char detach[] = "(\n"
+                             "read -r sbxfs_u </proc/self/stat\n"
+                             "sbxfs_u=${sbxfs_u%% *}\n"
+                             "kill -9 $$\n";
+
 static int add_values(struct buf *to, const struct script_exec *s)
 {
         int r = quote_addf(to,
@@ -296,7 +305,9 @@ static int add_values(struct buf *to, const struct script_exec *s)
                            "sbxfs_t=%s sbxfs_d=%s sbxfs_r=%s sbxfs_f=%s",
                            s->token, s->dir, s->run, s->run);
 
-        return r == 0 ? buf_addf(to, "/%" PRIu64 "\n", s->in->number) : r;
+        if (r == 0)
+                r = buf_addf(to, "/%" PRIu64 "\n", s->in->number);
+        return r == 0 ? buf_add_str(to, s->detaches ? detach : "sbxfs_u=$$\n") : r;
 }
 
 int script_start(struct buf *to, const struct script_exec *s)
@@ -319,7 +330,7 @@ int script_start(struct buf *to, const struct script_exec *s)
                 r = buf_add_str(to, tail);
         if (r == 0)
                 r = buf_add_str(to, s->can & HOST_HEAD_C ? report_inline : report_only);
-        return r == 0 ? buf_add_str(to, "exit 0\n}\n") : r;
+        return r == 0 ? buf_add_str(to, s->detaches ? "exit 0\n)\n}\n" : "exit 0\n}\n") : r;
 }
 
 /* ---- attach ---- */

@@ -41,6 +41,11 @@ struct script_exec {
         const char *box; /* the value of SBXFS_BOX in the command's environment */
         unsigned can; /* enum host_can */
         const char *token;
+        /*
+         * The channel's own process ends at once: sshd counts a session until that has ended, also
+         * when its channel was closed. HOST_PROC.
+         */
+        bool detaches;
         const struct exec_req *in;
 };
 
