@@ -91,7 +91,7 @@ int cached_path(struct cached *c, uint64_t node, const char *name, char **ret)
         struct node_path path;
         int r = nodes_path(&c->nodes, node, name, &path);
 
-        if (r == 0 && path.length >= PATH_MAX)
+        if (r == 0 && path.length > META_PATH_MAX)
                 r = -ENAMETOOLONG;
         if (r == 0) {
                 *ret = strdup(path.depth == 0 ? "" : path.text);

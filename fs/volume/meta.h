@@ -29,6 +29,7 @@
 #include "fs/volume/cached.h"
 
 #define META_BATCHES 1024 /* listings that are told apart at a time */
+#define META_PATH_MAX 65535 /* bytes of a path; what the sandbox bears is for it to say */
 #define META_TARGET_MAX 4095 /* bytes of a link's text */
 
 struct content_hooks {

@@ -20,6 +20,7 @@ static void touch_dir(struct meta *m, uint32_t dir, uint64_t now_ns) REQUIRES(m-
 
         e->mtime = e->ctime = (int64_t)(real_ns / NS_PER_S);
         e->mtime_ns = e->ctime_ns = (uint32_t)(real_ns % NS_PER_S);
+        e->flags |= IS_TOUCHED;
         e->set_ns = now_ns;
 }
 

@@ -23,6 +23,21 @@ static uint32_t nsec_of(const struct timespec *t)
         return t->tv_nsec >= 0 && t->tv_nsec < (long)NS_PER_S ? (uint32_t)t->tv_nsec : 0;
 }
 
+/*
+ * A directory whose names we have changed, while the sandbox doesn't know yet, or never will: its
+ * times go on being ours until those there move.
+ */
+static bool keeps_times(struct entry *e, const struct stat *st)
+{
+        uint32_t told = (uint32_t)st->st_mtim.tv_sec * 1000003 + nsec_of(&st->st_mtim);
+        bool keeps = S_ISDIR(st->st_mode) && (e->flags & IS_TOUCHED) != 0 && e->told_mtime == told;
+
+        if (!keeps)
+                e->flags &= (uint8_t)~IS_TOUCHED;
+        e->told_mtime = told;
+        return keeps;
+}
+
 static void set_attrs(struct entry *e, const struct stat *st)
 {
         uint64_t size = st->st_size > 0 ? (uint64_t)st->st_size : 0;
@@ -33,10 +48,12 @@ static void set_attrs(struct entry *e, const struct stat *st)
                            : (uint32_t)st->st_nlink;
         e->size = size;
         e->blocks = st->st_blocks > 0 ? (uint64_t)st->st_blocks : size / 512 + (size % 512 != 0);
-        e->mtime = st->st_mtim.tv_sec;
-        e->mtime_ns = nsec_of(&st->st_mtim);
         e->atime = st->st_atim.tv_sec;
         e->atime_ns = nsec_of(&st->st_atim);
+        if (keeps_times(e, st))
+                return;
+        e->mtime = st->st_mtim.tv_sec;
+        e->mtime_ns = nsec_of(&st->st_mtim);
         e->ctime = st->st_ctim.tv_sec;
         e->ctime_ns = nsec_of(&st->st_ctim);
 }

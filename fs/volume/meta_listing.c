@@ -10,8 +10,6 @@
 
 #include "transport/base/cleanup.h"
 
-#define PATH_LENGTH_MAX 65535
-
 /* ---- listings ---- */
 
 int meta_listing_begin(struct meta *m, const char *base, const struct meta_source *source,
@@ -107,14 +105,14 @@ static int enter_base(struct meta *m, struct meta_listing *l, const struct stat 
 int meta_listing_entry(struct meta_listing *l, const char *path, const struct stat *st,
                        const char *target)
 {
-        size_t size = strnlen(path, PATH_LENGTH_MAX + 1), above;
+        size_t size = strnlen(path, META_PATH_MAX + 1), above;
         struct meta *m = l->m;
         const char *name;
         uint32_t dir;
         int r;
 
         l->count++;
-        if (size > PATH_LENGTH_MAX || !tree_is_shown(st))
+        if (size > META_PATH_MAX || !tree_is_shown(st))
                 return 0;
         above = tree_dir_size(path);
         name = tree_base_name(path);

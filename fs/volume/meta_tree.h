@@ -23,6 +23,7 @@ enum entry_flag {
         IS_USED = 1 << 3, /* since the hand passed */
         IS_COUNTED = 1 << 4, /* in its batch */
         IS_HUGE = 1 << 5,
+        IS_TOUCHED = 1 << 6, /* a directory: its times are our clock's */
 };
 
 struct entry {
@@ -49,6 +50,7 @@ struct entry {
         uint64_t size, blocks;
         int64_t mtime, ctime, atime;
         uint32_t mtime_ns, ctime_ns, atime_ns;
+        uint32_t told_mtime; /* of a directory, as the sandbox told it last, mixed */
         char *target;
         struct content *content;
         char name[];
