@@ -111,6 +111,7 @@ static void fed_locked(struct exec_host *eh, struct ssh_exec *x, size_t size, bo
                 x->feed_ns = clock_after(FEED_AGAIN_NS);
                 return;
         }
+        x->is_feeding = false;
         buf_drop(&x->input, size);
         x->input_at += size;
         x->is_last_fed |= is_last;
@@ -196,7 +197,11 @@ static void take_piece_locked(struct exec_host *eh, struct piece *p, uint64_t *n
                 return;
         p->x = x;
         p->offset = x->input_at;
-        p->size = x->input.size < FEED_MAX ? x->input.size : FEED_MAX;
+        /* A repeat is of the same piece: the feeder may have taken that already. */
+        if (!x->is_feeding)
+                x->piece = x->input.size < FEED_MAX ? x->input.size : FEED_MAX;
+        x->is_feeding = true;
+        p->size = x->piece;
         p->is_last = x->is_last && p->size == x->input.size;
         p->data = malloc(p->size + 1);
         if (p->data && p->size > 0)

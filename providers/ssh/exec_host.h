@@ -91,6 +91,8 @@ struct ssh_exec {
         bool is_last; /* nothing comes after `input` */
         bool is_last_fed;
         uint64_t feed_ns; /* not before this */
+        bool is_feeding; /* the first `piece` bytes of input were sent, but not yet known to be there */
+        size_t piece;
 
         /* of the thread that has it */
         struct ssh_link *file_link; /* where the handles are open */
