@@ -175,6 +175,33 @@ static int open_content(struct volume *v, uint64_t node, struct content *x, int 
         return 0;
 }
 
+/*
+ * Readers have the bytes of a small file, or a handle of a large one there, from now on: the version
+ * that they see is that of the attributes, whatever becomes of the name.
+ */
+static int get_ready(struct contents *s, struct vol_op *op, struct content *x, uint64_t node)
+{
+        bool is_ready;
+        int r = 0;
+
+        content_lock(x);
+        is_ready = x->kind != CONTENT_CLEAN || x->is_removed || x->remote ||
+                   extents_cover(&x->present, 0, x->parts.size);
+        content_unlock(x);
+        if (is_ready)
+                return 0;
+        if (!op->may_wait)
+                return -EINPROGRESS;
+        prefetch_open(s, x, node);
+        content_lock(x);
+        atomic_fetch_add(&x->handles, 1); /* what is opened there is kept until ours is */
+        r = x->parts.size <= CONTENT_SMALL ? content_fill_all(x, op->call)
+                                           : content_keep_remote(x, op->call);
+        atomic_fetch_sub(&x->handles, 1);
+        content_unlock(x);
+        return r;
+}
+
 int cached_open(struct volume *v, struct vol_op *op, uint64_t node, int flags,
                 struct vol_opened *ret)
 {
@@ -186,9 +213,10 @@ int cached_open(struct volume *v, struct vol_op *op, uint64_t node, int flags,
                 r = find_content(v, op, node, &x);
         if (r < 0)
                 return r;
-        if ((flags & O_ACCMODE) == O_RDONLY)
-                prefetch_open(c->contents, x, node);
-        r = open_content(v, node, x, flags, ret);
+        if ((flags & (O_ACCMODE | O_TRUNC)) == O_RDONLY)
+                r = get_ready(c->contents, op, x, node);
+        if (r == 0)
+                r = open_content(v, node, x, flags, ret);
         content_unref(x);
         return r;
 }
@@ -389,7 +417,8 @@ static int check_version(struct volume *v, struct vol_op *op, struct vol_file *f
                 return r;
         is_quiet = contents_is_quiet(s);
         content_lock(x);
-        is_news = content_adopt(x, &k, is_quiet);
+        /* What was replaced inside stays as it was. */
+        is_news = !content_is_replaced(x, &k.st) && content_adopt(x, &k, is_quiet);
         content_unlock(x);
         if (is_news)
                 content_drop_pages(x);

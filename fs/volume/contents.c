@@ -161,6 +161,7 @@ struct content *content_new(struct contents *s, const struct known *k)
         list_init(&x->fetches);
         take_version(x, &k->st);
         x->checked_epoch = k->epoch;
+        x->ino = k->st.st_ino;
         content_unlock(x);
         mutex_lock(&s->lock);
         list_add_tail(&s->all, &x->of_all);
@@ -232,10 +233,40 @@ struct content *file_content(struct vol_file *f)
         return f->x;
 }
 
+bool content_is_replaced(struct content *x, const struct stat *st)
+{
+        bool is_other = x->ino != 0 && st->st_ino != 0 && x->ino != st->st_ino;
+
+        if (x->ino == 0 || x->kind != CONTENT_CLEAN || x->is_uploading)
+                x->ino = st->st_ino; /* what is ours is there to stay */
+        return is_other && x->ino != st->st_ino && !x->is_removed;
+}
+
+/* Its file was replaced inside: it goes on as one that was removed. False: it wasn't. */
+static bool part_with_replaced(struct contents *s, struct content *x, const struct stat *st)
+{
+        bool is_replaced;
+
+        content_lock(x);
+        is_replaced = content_is_replaced(x, st);
+        if (is_replaced) {
+                x->is_removed = true;
+                x->last = x->version;
+        }
+        content_unlock(x);
+        if (is_replaced)
+                cached_drop_content(s->c, x);
+        return is_replaced;
+}
+
 int contents_of_node(struct contents *s, uint64_t node, const struct known *k, struct content **ret)
 {
         struct content *x = cached_content(s->c, node), *now;
 
+        if (x && part_with_replaced(s, x, &k->st)) {
+                content_unref(x);
+                x = NULL;
+        }
         if (!x) {
                 x = content_new(s, k);
                 if (!x)
@@ -549,9 +580,11 @@ void content_attrs(struct content *x, struct stat *st)
         bool is_news = false;
 
         content_lock(x);
-        if (st->st_mode != 0)
-                is_news = content_adopt(x, &k, false);
-        content_attrs_locked(x, st);
+        if (st->st_mode == 0 || !content_is_replaced(x, st)) {
+                if (st->st_mode != 0)
+                        is_news = content_adopt(x, &k, false);
+                content_attrs_locked(x, st);
+        }
         content_unlock(x);
         if (is_news)
                 content_drop_pages(x);
@@ -587,7 +620,7 @@ int content_before_removal(struct cached *c, struct vol_op *op, struct content *
         r = hold(x, op);
         if (r == 0 && atomic_load(&x->handles) > 0 && !x->is_only_here &&
             !extents_cover(&x->present, 0, x->parts.size)) {
-                r = op->may_wait ? content_keep_remote(x, op->call) : -EINPROGRESS;
+                r = op->may_wait ? content_keep(x, op->call) : -EINPROGRESS;
                 if (r == -ENOENT || r == -ESTALE)
                         r = 0; /* it is gone there already */
                 if (r < 0)

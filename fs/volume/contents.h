@@ -71,6 +71,8 @@ struct content {
         uint64_t data_ns GUARDED_BY(lock); /* when the first of the bytes were asked for ... */
         uint64_t data_epoch GUARDED_BY(lock); /* ... and in which epoch */
         bool is_settled GUARDED_BY(lock); /* any change since then shows in the version */
+        ino_t ino GUARDED_BY(
+                lock); /* as shown outside: another one is another file; 0: not yet known */
         uint64_t stamp GUARDED_BY(lock); /* of the bytes, for the kernel's pages */
         unsigned generation GUARDED_BY(lock); /* rises when all bytes are replaced */
 
@@ -157,7 +159,10 @@ void contents_end_call(struct contents *s, struct content_call *cc);
 
 /* One for a file with these attributes, in the hands of the caller. NULL: out of memory. */
 struct content *content_new(struct contents *s, const struct known *k);
-/* The node's, made if it has none: 0 or -errno. */
+/*
+ * The node's, made if it has none, or one of a file that was replaced inside (open handles go on
+ * with that): 0 or -errno.
+ */
 int contents_of_node(struct contents *s, uint64_t node, const struct known *k,
                      struct content **ret);
 void content_used(struct content *x); /* lately. No lock held */
@@ -174,6 +179,8 @@ bool contents_is_quiet(struct contents *s); /* nothing inside can change files; 
 /* The first bytes of a version come from a request of that time. */
 void content_note_data(struct content *x, uint64_t sent_ns, uint64_t epoch) REQUIRES(x->lock);
 void content_drop_pages(struct content *x) EXCLUDES(x->lock);
+/* These attributes, as shown outside, are another file's, which took the place of this one. */
+bool content_is_replaced(struct content *x, const struct stat *st) REQUIRES(x->lock);
 /* The file is this version's from now on, by our own doing. */
 void content_own_version(struct content *x, const struct stat *st) REQUIRES(x->lock);
 /* Forget bytes that the sandbox has. */
@@ -208,8 +215,10 @@ ssize_t content_read(struct content *x, struct call *call, void *data, size_t si
         REQUIRES(x->lock);
 /* Begin to fetch [start, end) on a thread of ours. */
 void content_fill_later(struct content *x, uint64_t start, uint64_t end) REQUIRES(x->lock);
-/* Have a handle there, so that the bytes outlive the name. */
+/* Have a handle there. */
 int content_keep_remote(struct content *x, struct call *call) REQUIRES(x->lock);
+/* Its bytes outlive its name: they are here, or a handle there. */
+int content_keep(struct content *x, struct call *call) REQUIRES(x->lock);
 /* The remote handle isn't needed any more, if nobody reads from it. */
 void content_let_remote_go(struct content *x) REQUIRES(x->lock);
 

@@ -510,8 +510,6 @@ int content_keep_remote(struct content *x, struct call *call)
         struct box *box;
         int r;
 
-        if (x->parts.size <= KEEP_WHOLE)
-                return content_fill_all(x, call);
         content_unlock(x);
         r = cached_enter(c, call, &box);
         content_lock(x);
@@ -524,6 +522,12 @@ int content_keep_remote(struct content *x, struct call *call)
         cached_leave(c, box);
         content_lock(x);
         return r;
+}
+
+int content_keep(struct content *x, struct call *call)
+{
+        return x->parts.size <= KEEP_WHOLE ? content_fill_all(x, call)
+                                           : content_keep_remote(x, call);
 }
 
 /* ---- in the background ---- */

@@ -166,7 +166,7 @@ static bool claim_pick(struct contents *s, const struct pick *p, struct content 
                        struct batch *b)
 {
         struct content *x = cached_content_at(s->c, p->path), *now;
-        bool is_claimed, is_news;
+        bool is_claimed = false, is_news = false;
 
         if (!x) {
                 x = content_new(s, &p->known);
@@ -177,8 +177,10 @@ static bool claim_pick(struct contents *s, const struct pick *p, struct content 
         if (!x)
                 return false;
         content_lock(x);
-        is_news = x != opened && content_adopt(x, &p->known, true);
-        is_claimed = content_claim(x, &b->fetches[b->count]);
+        if (!content_is_replaced(x, &p->known.st)) { /* else it is for an open to see */
+                is_news = x != opened && content_adopt(x, &p->known, true);
+                is_claimed = content_claim(x, &b->fetches[b->count]);
+        }
         content_unlock(x);
         if (is_news)
                 content_drop_pages(x);

@@ -44,13 +44,15 @@ static void read_without_waiting_does_nothing(void)
 {
         struct world w = {0};
         struct vol_file *f;
+        struct vol_opened o;
         struct asking a;
         char data[8];
 
         if (!world_init(&w))
                 return;
         real_put(&w, "a", "hello", 5);
-        f = open_at(&w, "a", O_RDONLY);
+        CHECK_EQ(w.ops->open(w.v, ask(&a, false), node_of(&w, "a"), O_RDONLY, &o), -EINPROGRESS);
+        f = open_at(&w, "a", O_RDWR); /* a reader alone has it fetched by the open */
         if (!CHECK(f))
                 return;
         CHECK_EQ(w.ops->read(w.v, ask(&a, false), f, data, 8, 0), -EINPROGRESS);
@@ -259,6 +261,30 @@ static void other_version_replaces_all_of_it(void)
         free(data);
         free(other);
         free(got);
+        world_done(&w);
+}
+
+static void replaced_inside_an_open_file_stays(void)
+{
+        struct world w = {.ttl_ns = 20 * NS_PER_MS};
+        struct vol_file *f;
+        struct vol_entry e;
+        struct asking a;
+        char got[8];
+
+        if (!world_init(&w))
+                return;
+        real_put(&w, "a", "old", 3);
+        f = open_at(&w, "a", O_RDONLY);
+        real_put(&w, "b", "newer", 5);
+        CHECK_EQ(renameat(w.box.dir, "b", w.box.dir, "a"), 0);
+        w.ops->exec_ended(w.v);
+        CHECK_STR(get(&w, "a"), "newer");
+        CHECK_EQ(read_file(&w, f, got, 8, 0), 3);
+        CHECK(memcmp(got, "old", 3) == 0);
+        if (CHECK_EQ(w.ops->getattr(w.v, ask(&a, true), node_of(&w, "a"), NULL, &e), 0))
+                CHECK_EQ(e.st.st_size, 5);
+        w.ops->release(w.v, f);
         world_done(&w);
 }
 
@@ -927,6 +953,7 @@ int main(void)
         RUN(readers_of_a_large_file_share_it);
         RUN(grep_of_a_tree_takes_few_calls);
         RUN(other_version_replaces_all_of_it);
+        RUN(replaced_inside_an_open_file_stays);
         RUN(change_under_a_read_is_not_mixed);
         RUN(exec_end_shows_same_second_changes);
         RUN(new_file_is_sent_at_close);
