@@ -45,7 +45,7 @@ static struct ssh_exec *exec_new(struct ssh_box *b, const struct ssh_paths *path
         x->refs = 1;
         x->due_ns = x->probe_ns = NEVER_NS;
         x->probe_pause_ns = 50 * NS_PER_MS;
-        x->input = BUF_INIT(2 * EXEC_STDIN_WINDOW);
+        x->input = BUF_INIT((size_t)4 << 20); /* exec_write holds it far below */
         report_init(&x->report);
         x->run = strdup(paths->run);
         if (asprintf(&x->prefix, "%s/%" PRIu64, paths->run, number) < 0)
@@ -437,6 +437,7 @@ int ssh_exec_write(struct exec *base, struct call *c, const void *data, size_t s
         if (r == 0) {
                 x->is_last = is_last;
                 x->feed_ns = 0;
+                x->due_ns = 0; /* it is told how far it is taken */
                 cond_broadcast(&eh->changed);
         }
         mutex_unlock(&eh->lock);

@@ -17,7 +17,7 @@
 #include "transport/sftp/batch.h"
 
 #define CALL_NS (10 * NS_PER_S)
-#define FEED_MAX ((size_t)256 * 1024) /* in one go */
+#define FEED_MAX ((size_t)1024 * 1024) /* in one go: it takes three round trips */
 #define FEED_SCRIPT_MAX ((size_t)4096) /* within the script */
 #define FEED_AGAIN_NS (500 * NS_PER_MS)
 #define LEAVING_AGAIN_NS (5 * NS_PER_S)

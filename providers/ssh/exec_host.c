@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define STDIN_THERE (UINT64_C(1) << 20) /* bytes of stdin that may wait on the host */
+#define STDIN_AHEAD (UINT64_C(1) << 20) /* bytes of stdin that may wait here and on the host */
 #define PROBE_NS (50 * NS_PER_MS)
 
 int exec_host_new(struct ssh_host *h, struct exec_host **ret)
@@ -188,8 +188,10 @@ void exec_news_locked(struct exec_host *eh, struct ssh_exec *x)
 
 uint64_t exec_taken_locked(struct exec_host *eh, const struct ssh_exec *x)
 {
+        uint64_t total = x->input_at + x->input.size;
+
         assert(x->host == eh);
-        return x->taken + STDIN_THERE > x->input_at ? x->input_at : x->taken + STDIN_THERE;
+        return x->taken + STDIN_AHEAD > total ? total : x->taken + STDIN_AHEAD;
 }
 
 void exec_forget_locked(struct exec_host *eh, struct ssh_exec *x)

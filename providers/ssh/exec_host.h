@@ -149,7 +149,10 @@ void exec_unref_locked(struct exec_host *eh, struct ssh_exec *x) REQUIRES(eh->lo
 void exec_let_go(struct ssh_exec *x);
 /* What the report says and what its channel's end means is taken over. */
 void exec_news_locked(struct exec_host *eh, struct ssh_exec *x) REQUIRES(eh->lock);
-/* Stdin that counts as taken: what waits on the host's disk, up to a bound, doesn't hold us up. */
+/*
+ * Stdin that counts as taken: some of it may wait here and on the host, so that round trips don't
+ * hold up the writer. What a crash of ours loses of that is told by the next attach.
+ */
 uint64_t exec_taken_locked(struct exec_host *eh, const struct ssh_exec *x) REQUIRES(eh->lock);
 /* Its files may go. */
 void exec_forget_locked(struct exec_host *eh, struct ssh_exec *x) REQUIRES(eh->lock);

@@ -568,10 +568,11 @@ static void conclude(struct look *l, int r)
         }
 }
 
-/* Output of a report that was too long to be all of it: it needn't be fetched again. */
+/* What needs no network; output of a report that isn't all of it needn't be fetched again. */
 static void begin(struct look *l)
 {
         for (size_t i = 0; i < l->count; i++) {
+                tell_taken(l->jobs[i].x);
                 if (l->jobs[i].is_end)
                         sink_inline(l->jobs[i].x);
         }
