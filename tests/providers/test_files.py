@@ -547,8 +547,12 @@ def test_a_long_run(f):
         assert (f.real / ("t/r%d" % i)).read_bytes() == b"%d" % i * 20
 
 
-@pytest.mark.parametrize("name", HARD_NAMES)
-def test_names_of_any_bytes(f, name):
+def test_names_of_any_bytes(f):
+    for name in HARD_NAMES:
+        use_name(f, name)
+
+
+def use_name(f, name):
     f.must(mkdir(name), store(name + "/" + name, b"in"), symlink(name + "/l", name), mkdir(name + "/d"))
     got = f.list(depth=3)
     assert set(got.entries) == {name, name + "/" + name, name + "/l", name + "/d"}
