@@ -282,27 +282,40 @@ struct removal {
         struct content *x; /* NULL: none */
         struct stat last; /* st_mode 0: not known */
         uint64_t node; /* with a reference, of a file with several names; 0: no matter */
+        bool goes_on; /* by another name */
         bool is_only_here;
         bool is_begun;
 };
 
-/* With several names the content goes on under another one: it is as if it was renamed. */
+static bool has_other_name(struct cached *c, uint64_t node)
+{
+        char name[NAME_MAX + 1];
+        uint64_t parent;
+        uint32_t cursor = 0;
+
+        return nodes_name(&c->nodes, node, &cursor, &parent, name) &&
+               nodes_name(&c->nodes, node, &cursor, &parent, name);
+}
+
+/* With another name the content goes on under that: it is as if it was renamed. */
 static int begin_removal(struct cached *c, struct vol_op *op, uint64_t parent, const char *name,
                          struct removal *rm)
 {
         struct node_id id;
-        struct meta_fact f;
+        struct meta_fact f = {0};
         int r;
 
         rm->x = meta_content(c->meta, rm->path);
-        if (meta_get(c->meta, rm->path, &f) && f.exists)
+        (void)meta_get(c->meta, rm->path, &f); /* also what is in doubt */
+        if (f.exists)
                 rm->last = f.k.st;
         if (S_ISREG(rm->last.st_mode) && rm->last.st_nlink > 1 &&
             nodes_meet(&c->nodes, parent, name, &rm->last, &id) == 0)
                 rm->node = id.number;
         if (!rm->x)
                 return 0;
-        if (rm->node != 0) {
+        rm->goes_on = rm->node != 0 && has_other_name(c, rm->node);
+        if (rm->goes_on) {
                 r = content_before_rename(c, op, rm->x, true);
         } else {
                 r = content_before_removal(c, op, rm->x);
@@ -319,22 +332,21 @@ static void follow_removal(struct cached *c, struct removal *rm)
 
         if (rm->node != 0 && cached_path(c, rm->node, NULL, &other) == 0)
                 meta_doubt(c->meta, other); /* it has one name less */
-        if (!rm->is_begun)
-                return;
-        if (other)
-                meta_pass_content(c->meta, (struct content_head *)(void *)rm->x, other);
-        if (rm->node != 0)
+        if (rm->is_begun && rm->goes_on) {
+                if (other)
+                        meta_pass_content(c->meta, (struct content_head *)(void *)rm->x, other);
                 content_after_rename(c, rm->x);
-        rm->last.st_nlink = 0;
-        if (!other)
+        } else if (rm->is_begun) {
+                rm->last.st_nlink = 0;
                 content_after_removal(c, rm->x, true, &rm->last);
+        }
 }
 
 static void end_removal(struct cached *c, struct removal *rm, bool is_removed)
 {
         if (is_removed)
                 follow_removal(c, rm);
-        else if (rm->is_begun && rm->node != 0)
+        else if (rm->is_begun && rm->goes_on)
                 content_after_rename(c, rm->x);
         else if (rm->is_begun)
                 content_after_removal(c, rm->x, false, &rm->last);
@@ -501,10 +513,11 @@ static void end_move(struct cached *c, bool is_done)
 /* Two names of one file: rename(2) then does nothing, and both stay. */
 static bool is_same_file(struct cached *c, const struct renaming *x)
 {
-        struct meta_fact from, to;
+        struct meta_fact from = {0}, to = {0};
 
-        return meta_get(c->meta, x->path, &from) && meta_get(c->meta, x->new_path, &to) &&
-               from.k.st.st_nlink > 1 && from.k.sandbox_ino != 0 &&
+        (void)meta_get(c->meta, x->path, &from); /* also what is in doubt */
+        (void)meta_get(c->meta, x->new_path, &to);
+        return from.exists && to.exists && from.k.st.st_nlink > 1 && from.k.sandbox_ino != 0 &&
                from.k.sandbox_ino == to.k.sandbox_ino;
 }
 

@@ -106,6 +106,7 @@ void meta_set(struct meta *m, const char *path, const struct meta_source *source
         slot = tree_seek(m, path);
         if (slot != 0 && (tree_at(m, slot)->flags & IS_ABSENT) == 0 &&
             ((tree_at(m, slot)->mode ^ st->st_mode) & S_IFMT) == 0) {
+                tree_at(m, slot)->flags &= (uint8_t)~IS_TOUCHED; /* these times are meant */
                 tree_learn(m, slot, source, st, NULL, false);
                 tree_at(m, slot)->set_ns = now_ns;
                 tree_note_links(m, tree_at(m, slot), now_ns);
