@@ -12,9 +12,9 @@ int local_files_fetch(struct box *b, struct call *c, const char *const *paths, s
                       size_t size_max, struct file_sink *to);
 int local_files_open(struct box *b, struct call *c, const char *path, struct box_file **ret,
                      struct stat *ret_st);
-ssize_t local_files_read(struct box_file *f, struct call *c, void *data, size_t size,
+ssize_t local_files_read(struct box_file *base, struct call *c, void *data, size_t size,
                          uint64_t offset, struct stat *ret_st);
-void local_files_close(struct box_file *f);
+void local_files_close(struct box_file *base);
 int local_files_apply(struct box *b, struct call *c, struct change *changes, size_t count);
 int local_files_statfs(struct box *b, struct call *c, struct statvfs *ret);
 int local_files_workdir(struct box *b, struct call *c, char *ret, size_t size);

@@ -248,9 +248,9 @@ int ssh_fetch(struct box *b, struct call *c, const char *const *paths, size_t co
               size_t size_max, struct file_sink *to);
 int ssh_file_open(struct box *b, struct call *c, const char *path, struct box_file **ret,
                   struct stat *ret_st);
-ssize_t ssh_file_read(struct box_file *f, struct call *c, void *data, size_t size, uint64_t offset,
-                      struct stat *ret_st);
-void ssh_file_close(struct box_file *f);
+ssize_t ssh_file_read(struct box_file *base, struct call *c, void *data, size_t size,
+                      uint64_t offset, struct stat *ret_st);
+void ssh_file_close(struct box_file *base);
 int ssh_apply(struct box *b, struct call *c, struct change *changes, size_t count);
 int ssh_statfs(struct box *b, struct call *c, struct statvfs *ret);
 void ssh_files_done(struct ssh_box *b);
