@@ -150,6 +150,19 @@ static bool keeps_pages(struct cached *c, uint64_t node, struct content *x)
         return nodes_same_pages(&c->nodes, node, stamp);
 }
 
+/* The kernel may have attributes of an earlier version, from a lookup: fstat is to ask again. */
+static void refresh_attrs(struct cached *c, uint64_t node, struct content *x)
+{
+        bool is_news;
+
+        content_lock(x);
+        is_news = x->opened_generation != x->generation;
+        x->opened_generation = x->generation;
+        content_unlock(x);
+        if (is_news && c->events.inval_node)
+                c->events.inval_node(c->events.ctx, node, true);
+}
+
 static int open_content(struct volume *v, uint64_t node, struct content *x, int flags,
                         struct vol_opened *ret)
 {
@@ -170,6 +183,7 @@ static int open_content(struct volume *v, uint64_t node, struct content *x, int 
         if (r < 0)
                 return r;
         content_used(x);
+        refresh_attrs(c, node, x);
         ret->keep_cache = keeps_pages(c, node, x);
         ret->backing_fd = -1;
         return 0;
@@ -462,21 +476,24 @@ static void end_change(struct content *x) RELEASE(x->lock)
 ssize_t cached_write(struct volume *v, struct vol_op *op, struct vol_file *f, const void *data,
                      size_t size, uint64_t offset)
 {
+        bool to_end = f->is_append && !op->is_writeback;
         struct content *x = f->x;
         int r = check_handle(v);
 
+        if (r == 0 && to_end)
+                r = check_version(v, op, f); /* a command may have moved the end */
         if (r < 0)
                 return r;
         content_lock(x);
-        if (f->is_append && !op->is_writeback)
+        if (to_end)
                 offset = x->parts.size;
         r = size > 0 ? content_write(x, data, size, offset) : 0;
+        atomic_store(&f->has_written, true);
         end_change(x);
         return r < 0 ? r : (ssize_t)size;
 }
 
-/* With `only_last`, nothing while others may go on writing. */
-static int send(struct volume *v, struct vol_op *op, struct vol_file *f, bool only_last)
+static int send(struct volume *v, struct vol_op *op, struct vol_file *f)
 {
         struct content *x = f->x;
         bool is_nothing;
@@ -485,22 +502,32 @@ static int send(struct volume *v, struct vol_op *op, struct vol_file *f, bool on
         if (r < 0)
                 return r;
         content_lock(x);
-        is_nothing = x->kind == CONTENT_CLEAN || x->is_removed || (only_last && x->writers > 1);
+        is_nothing = x->kind == CONTENT_CLEAN || x->is_removed;
         content_unlock(x);
         if (is_nothing)
                 return 0;
         return op->may_wait ? content_upload(x, op->call) : -EINPROGRESS;
 }
 
+/* What another handle has written goes with that one's close, or with the last writer's. */
 int cached_flush(struct volume *v, struct vol_op *op, struct vol_file *f)
 {
-        return f->can_write ? send(v, op, f, true) : check_handle(v);
+        bool is_mine;
+        int r;
+
+        content_lock(f->x);
+        is_mine = f->can_write && (f->x->writers == 1 || atomic_load(&f->has_written));
+        content_unlock(f->x);
+        r = is_mine ? send(v, op, f) : check_handle(v);
+        if (r != -EINPROGRESS)
+                atomic_store(&f->has_written, false);
+        return r;
 }
 
 int cached_fsync(struct volume *v, struct vol_op *op, struct vol_file *f, bool data_only)
 {
         (void)data_only; /* all that was changed goes together */
-        return send(v, op, f, false);
+        return send(v, op, f);
 }
 
 int cached_fallocate(struct volume *v, struct vol_op *op, struct vol_file *f, int mode,

@@ -475,6 +475,7 @@ bool content_adopt(struct content *x, const struct known *k, bool is_quiet)
                 learn(x, k, is_quiet);
                 return false;
         }
+        x->is_remote_lost = true; /* it may be of a file that was at this name before */
         if (x->kind == CONTENT_CLEAN) {
                 content_forget_bytes(x);
                 take_version(x, &k->st);

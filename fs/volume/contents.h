@@ -75,6 +75,7 @@ struct content {
                 lock); /* as shown outside: another one is another file; 0: not yet known */
         uint64_t stamp GUARDED_BY(lock); /* of the bytes, for the kernel's pages */
         unsigned generation GUARDED_BY(lock); /* rises when all bytes are replaced */
+        unsigned opened_generation GUARDED_BY(lock); /* at the latest open */
 
         struct stat shown GUARDED_BY(lock); /* mode and times as this mount shows them */
         struct dirty_parts parts GUARDED_BY(lock); /* its size, and what is dirty */
@@ -140,6 +141,7 @@ struct vol_file {
         struct content *x;
         bool can_write;
         bool is_append;
+        atomic_bool has_written; /* since the last flush */
 
         /* reading ahead; guarded by x->lock */
         uint64_t next; /* where a sequential reader goes on */

@@ -59,10 +59,10 @@ static int open_remote(struct content *x, struct call *call, struct box *box) RE
         cond_broadcast(&x->changed);
         if (r < 0)
                 return r == -ENOENT ? -ESTALE : r;
-        x->remote = remote;
-        x->is_remote_lost = false;
         k.sent_ns = 0;
         is_news = content_adopt(x, &k, false);
+        x->remote = remote;
+        x->is_remote_lost = false;
         if (is_news) {
                 content_unlock(x);
                 content_drop_pages(x);
@@ -164,11 +164,12 @@ static int take_part(struct content *x, const struct content_fetch *f, const cha
 {
         struct known now = {.st = k->st, .epoch = k->epoch};
         unsigned generation = x->generation;
-        bool is_news;
+        bool was_lost = x->is_remote_lost, is_news;
 
         if (x->is_removed) /* by name there may be another file; the handle is ours */
                 return insert(x, data, f->start, f->start + (uint64_t)n);
         is_news = content_adopt(x, &now, false);
+        x->is_remote_lost = was_lost; /* it is the handle that told */
         if (is_news) {
                 content_unlock(x);
                 content_drop_pages(x);

@@ -134,6 +134,8 @@ static void end_well(struct content *x, struct sending *w, const struct stat *st
         x->is_only_here = false;
         x->refused = 0;
         extents_done(&x->sending);
+        if (w->is_whole && x->remote)
+                x->is_remote_lost = true; /* it is of the file that was replaced */
         if (x->is_removed || x->kind == CONTENT_CLEAN)
                 return;
         if (x->blob != w->blob) /* emptied meanwhile: it is all new again */

@@ -459,7 +459,7 @@ static void truncate_shows_zeros_when_it_grows_again(void)
         world_done(&w);
 }
 
-static void last_writer_sends(void)
+static void close_sends_what_its_handle_wrote(void)
 {
         struct world w = {0};
         struct vol_file *f, *g;
@@ -469,14 +469,40 @@ static void last_writer_sends(void)
         f = create_at(&w, "a", O_WRONLY);
         g = open_at(&w, "a", O_WRONLY);
         CHECK_EQ(write_file(&w, f, "one", 3, 0), 3);
-        CHECK_EQ(close_file(&w, f), 0);
+        CHECK_EQ(flush_file(&w, g), 0); /* it has written nothing */
         CHECK_STR(real_get(&w, "a"), "(not there)");
+        CHECK_EQ(close_file(&w, f), 0);
+        CHECK_STR(real_get(&w, "a"), "one");
         CHECK_EQ(write_file(&w, g, "two", 3, 3), 3);
         CHECK_EQ(sync_all(&w), 0); /* the barrier before a command */
         CHECK_STR(real_get(&w, "a"), "onetwo");
         CHECK_EQ(write_file(&w, g, "T", 1, 3), 1);
         CHECK_EQ(close_file(&w, g), 0);
         CHECK_STR(real_get(&w, "a"), "oneTwo");
+        world_done(&w);
+}
+
+static void open_handle_sees_the_file_that_replaced_it(void)
+{
+        struct world w = {0};
+        struct vol_file *f;
+        char got[16];
+
+        w.box.has_no_ino = true;
+        if (!world_init(&w))
+                return;
+        CHECK_EQ(put(&w, "a", "0123456789"), 0);
+        f = open_at(&w, "a", O_RDWR);
+        for (int i = 0; i < 4; i++) {
+                w.ops->exec_ended(w.v);
+                CHECK_EQ(read_file(&w, f, got, 16, 0), i == 0 ? 10 : 7); /* opened there */
+                CHECK_EQ(put(&w, "a", "xxxx"), 0); /* another file is there now */
+                CHECK_EQ(truncate_real(&w, "a", 7), 0);
+                w.ops->exec_ended(w.v);
+                CHECK_EQ(read_file(&w, f, got, 16, 0), 7);
+                CHECK(memcmp(got, "xxxx\0\0\0", 7) == 0);
+        }
+        w.ops->release(w.v, f);
         world_done(&w);
 }
 
@@ -960,7 +986,8 @@ int main(void)
         RUN(write_within_needs_no_download);
         RUN(append_goes_to_the_end);
         RUN(truncate_shows_zeros_when_it_grows_again);
-        RUN(last_writer_sends);
+        RUN(close_sends_what_its_handle_wrote);
+        RUN(open_handle_sees_the_file_that_replaced_it);
         RUN(large_holes_are_not_sent);
         RUN(fallocate_extends_and_punches);
         RUN(removed_file_goes_on);
