@@ -132,7 +132,7 @@ static int find_content(struct volume *v, struct vol_op *op, uint64_t node, stru
         is_news = content_adopt(*ret, &k, is_quiet);
         content_unlock(*ret);
         if (is_news)
-                content_drop_pages(*ret);
+                content_tell_kernel(*ret);
         return 0;
 }
 
@@ -435,7 +435,7 @@ static int check_version(struct volume *v, struct vol_op *op, struct vol_file *f
         is_news = !content_is_replaced(x, &k.st) && content_adopt(x, &k, is_quiet);
         content_unlock(x);
         if (is_news)
-                content_drop_pages(x);
+                content_tell_kernel(x);
         return 0;
 }
 

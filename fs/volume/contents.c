@@ -501,48 +501,29 @@ void content_own_version(struct content *x, const struct stat *st)
         content_note_data(x, clock_mono_ns(), volume_epoch(&x->s->c->v));
 }
 
-/* ---- pages ---- */
+/* ---- the kernel ---- */
 
-struct page_errand {
-        struct contents *s;
-        uint64_t node;
-};
-
-static void run_page_errand(void *arg)
-{
-        struct page_errand *e = arg;
-        const struct volume_events *events = &e->s->c->events;
-
-        if (!atomic_load(&e->s->is_ending))
-                events->inval_node(events->ctx, e->node, false);
-        free(e);
-}
-
-/* The attributes at once, the pages from a thread of ours: that may block. */
-void content_drop_pages(struct content *x)
+/*
+ * It asks for attributes again, and drops its pages when they differ. Not while it is being told
+ * them: what comes with an invalidation on its heels is not believed.
+ */
+void content_tell_kernel(struct content *x)
 {
         struct contents *s = x->s;
         const struct volume_events *events = &s->c->events;
-        struct page_errand *e;
         uint64_t *nodes = NULL;
         size_t count = 0;
+        bool is_found = false;
 
         if (!events->inval_node || nodes_all_open(&s->c->nodes, &nodes, &count) < 0)
                 return;
-        for (size_t i = 0; i < count; i++) {
+        for (size_t i = 0; i < count && !is_found; i++) {
                 struct content *y = cached_content(s->c, nodes[i]);
 
                 content_unref(y); /* only compared */
-                if (y != x)
-                        continue;
-                events->inval_node(events->ctx, nodes[i], true);
-                e = malloc(sizeof(*e));
-                if (!e)
-                        break;
-                *e = (struct page_errand){.s = s, .node = nodes[i]};
-                if (workers_submit(s->workers, WORKER_FILES, run_page_errand, e) < 0)
-                        free(e);
-                break; /* all its handles are of one node */
+                is_found = y == x;
+                if (is_found) /* all its handles are of one node */
+                        events->inval_node(events->ctx, nodes[i], true);
         }
         free(nodes);
 }
@@ -578,17 +559,14 @@ void content_attrs_locked(struct content *x, struct stat *st)
 void content_attrs(struct content *x, struct stat *st)
 {
         struct known k = {.st = *st};
-        bool is_news = false;
 
         content_lock(x);
         if (st->st_mode == 0 || !content_is_replaced(x, st)) {
                 if (st->st_mode != 0)
-                        is_news = content_adopt(x, &k, false);
+                        (void)content_adopt(x, &k, false); /* the kernel is told by the answer */
                 content_attrs_locked(x, st);
         }
         content_unlock(x);
-        if (is_news)
-                content_drop_pages(x);
 }
 
 /* ---- removals and renames ---- */

@@ -172,7 +172,7 @@ void contents_trim(struct contents *s); /* drop what is over the bound. No lock 
 
 /*
  * What the sandbox says of the file now. Another version replaces what is here, unless all of it is
- * ours. True: it did, and the kernel has pages of an open file to drop: content_drop_pages. With
+ * ours. True: it did, and the file is open: content_tell_kernel. With
  * k->sent_ns the bytes are also replaced if they are older and a change could have left the version
  * the same; 0 believes it.
  */
@@ -180,7 +180,7 @@ bool content_adopt(struct content *x, const struct known *k, bool is_quiet) REQU
 bool contents_is_quiet(struct contents *s); /* nothing inside can change files; no lock held */
 /* The first bytes of a version come from a request of that time. */
 void content_note_data(struct content *x, uint64_t sent_ns, uint64_t epoch) REQUIRES(x->lock);
-void content_drop_pages(struct content *x) EXCLUDES(x->lock);
+void content_tell_kernel(struct content *x) EXCLUDES(x->lock);
 /* These attributes, as shown outside, are another file's, which took the place of this one. */
 bool content_is_replaced(struct content *x, const struct stat *st) REQUIRES(x->lock);
 /* The file is this version's from now on, by our own doing. */

@@ -65,7 +65,7 @@ static int open_remote(struct content *x, struct call *call, struct box *box) RE
         x->is_remote_lost = false;
         if (is_news) {
                 content_unlock(x);
-                content_drop_pages(x);
+                content_tell_kernel(x);
                 content_lock(x);
         }
         return 0;
@@ -172,7 +172,7 @@ static int take_part(struct content *x, const struct content_fetch *f, const cha
         x->is_remote_lost = was_lost; /* it is the handle that told */
         if (is_news) {
                 content_unlock(x);
-                content_drop_pages(x);
+                content_tell_kernel(x);
                 content_lock(x);
         }
         if (x->kind == CONTENT_WHOLE || (is_strict && x->generation != generation))
@@ -305,7 +305,7 @@ static void take_small(struct small_fetch *w, struct content *x, struct content_
         end_fetch(x, f);
         content_unlock(x);
         if (is_news)
-                content_drop_pages(x);
+                content_tell_kernel(x);
 }
 
 static int on_small(struct file_sink *to, size_t index, int error, const struct stat *st,

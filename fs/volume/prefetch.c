@@ -183,7 +183,7 @@ static bool claim_pick(struct contents *s, const struct pick *p, struct content 
         }
         content_unlock(x);
         if (is_news)
-                content_drop_pages(x);
+                content_tell_kernel(x);
         if (is_claimed)
                 b->xs[b->count++] = x;
         else
