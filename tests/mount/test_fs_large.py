@@ -13,7 +13,7 @@ from support.tools import run
 pytestmark = pytest.mark.kinds(*kinds.ALL)
 
 
-def test_sparse_file_of_5_gib(fsdir):
+def test_sparse_file_of_5_gib(fsdir, kind):
     """Offsets beyond 4 GiB arrive whole."""
     path = fsdir / "big"
     size = 5 << 30
@@ -24,7 +24,8 @@ def test_sparse_file_of_5_gib(fsdir):
             assert os.pwrite(file.fileno(), b"%010d" % offset, offset) == 10
         os.fsync(file.fileno())
     assert os.stat(path).st_size == size
-    assert os.stat(path).st_blocks * 512 < 10 << 20
+    if kind.can("blocks"):
+        assert os.stat(path).st_blocks * 512 < 10 << 20
     with open(path, "rb", buffering=0) as file:
         for offset in places:
             assert os.pread(file.fileno(), 10, offset) == b"%010d" % offset

@@ -60,6 +60,7 @@ def test_deep_directories(fsdir):
     assert run("find . -name f | xargs cat", cwd=fsdir).out == "deep"
 
 
+@pytest.mark.needs("long-paths")
 def test_path_longer_than_path_max_by_working_directory(fsdir):
     """Relative names reach deeper than PATH_MAX; the server must not depend on a whole path."""
     name = "n" * 200

@@ -71,7 +71,7 @@ class SshKind(Kind):
         return section(mount, "host", server, base=base)
 
     def backing(self, box):
-        return Path(os.fsdecode(box.ok("pwd")[:-1]))
+        return box.mount.workspaces / box.status()["id"].split(".")[0] / "work"
 
     def stop(self):
         if self.sshd is not None:
@@ -89,19 +89,23 @@ def section(mount, name, server, port=None, **settings):
                 **settings)
     path = mount.base / "config.ini"
     before = path.read_text() if path.exists() else ""
+    if not before:  # mkdir's
+        mount.workspaces = Path(keys.get("base") or server.home / ".sbxfs")
     path.write_text("%s[%s]\n%s\n" % (before, name, "".join("%s = %s\n" % each
                                                           for each in keys.items() if each[1])))
     path.chmod(0o600)
     return ["config=%s" % path, "provider=" + name]
 
 
-WORDS = ("fifos", "hard-links")
+WORDS = ("blocks", "fifos", "hard-links", "long-paths")
 
-NO_FIFOS = "no provider call makes one"
+REMOTE = {"blocks": "SFTP doesn't tell which parts of a file are holes",
+          "fifos": "no provider call makes one",
+          "long-paths": "provider calls name files by whole paths, which end at PATH_MAX"}
 
 LOCAL = Kind("local")
-CACHED = Kind("local-cached", share=0.2, lacks={"fifos": NO_FIFOS})
-SSH = SshKind("ssh", share=0.15, lacks={"fifos": NO_FIFOS})
+CACHED = Kind("local-cached", share=0.2, lacks=REMOTE)
+SSH = SshKind("ssh", share=0.15, lacks=REMOTE)
 KINDS = {kind.name: kind for kind in (LOCAL, CACHED, SSH)}
 ALL = tuple(os.environ.get("SBXFS_TEST_KINDS", "local").split())  # of the suites that all can run
 CACHED_ONES = tuple(name for name in ALL if name != LOCAL.name)  # those of the cached volume

@@ -241,7 +241,7 @@ class Sandbox:
     def start(self, text, **keys):
         """Start a command; returns its number or name. Keys as in ctl; env is a dictionary."""
         env = keys.pop("env", {})
-        if "\n" in text:
+        if "\n" in text or any("\n" in str(value) for value in env.values()):
             if keys.get("stdin") == "open":  # in JSON a string is all of it
                 keys["stdin"] = True
             line = json.dumps(dict(keys, verb="exec", argv=["sh", "-c", text], env=env))

@@ -35,9 +35,10 @@ class Pair:
 class Walk:
     """The two directories, what is open, and what was done."""
 
-    def __init__(self, real, model, seed, hard_links=True):
+    def __init__(self, real, model, seed, hard_links=True, whole_seconds=False):
         self.tops = (os.fsencode(real), os.fsencode(model))
         self.dice = random.Random(seed)
+        self.tick = 10**9 if whole_seconds else 1  # what times of the directory under test tell
         self.seed = seed
         self.handles = []
         self.done = []
@@ -373,9 +374,9 @@ class Walk:
         kind = stat.S_IFMT(info.st_mode)
         if kind == stat.S_IFLNK:
             return ("link", info.st_size, info.st_nlink)
-        when = info.st_mtime_ns if info.st_mtime_ns < 2 * PAST and \
+        when = info.st_mtime_ns // self.tick if info.st_mtime_ns < 2 * PAST and \
             info.st_mtime_ns <= PAST + 10**12 else \
-            "new" if info.st_mtime_ns >= self.started - 2 * 10**7 else "old"
+            "new" if info.st_mtime_ns >= self.started - 2 * 10**7 - self.tick else "old"
         if kind == stat.S_IFDIR:
             return ("directory", stat.S_IMODE(info.st_mode), when)
         return ("file", stat.S_IMODE(info.st_mode), info.st_size, info.st_nlink, when)

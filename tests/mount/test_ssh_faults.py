@@ -1,0 +1,532 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An SSH host that dies, freezes or is cut off: every call ends, nothing is lost, control files stay fast."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from support.control import error_of, exit_of, wait_output, write_once
+from support.far import (AWAY, DEADLINE, SLACK, TROUBLES, Far, all_at_once, attempt, same_trees,
+                         wait_clean, wait_works, write_and_close)
+from support.mounts import mount_entries
+from support.tools import Failed, end, run, wait_for
+
+pytestmark = pytest.mark.timeout(200)
+
+FAST = 0.1  # seconds: control files
+GONE = 1.0  # an unmount
+
+
+@pytest.fixture
+def far(base, fresh_mount):
+    made = Far(base, fresh_mount)
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def trouble(request):
+    return request.param
+
+
+def each_trouble(function):
+    return pytest.mark.parametrize("trouble", TROUBLES)(function)
+
+
+def is_mounted(mount):
+    return any(point == str(mount.path) for _, point, _ in mount_entries())
+
+
+class Watch(threading.Thread):
+    """Looks at control files all the time; remembers how long each look took."""
+
+    def __init__(self, mount, box):
+        super().__init__(daemon=True)
+        self.mount, self.box = mount, box
+        self.took, self.troubles = [], []
+        self.is_over = threading.Event()
+
+    def run(self):
+        looks = (lambda: self.box.read("status"), lambda: os.listdir(self.mount.path),
+                 lambda: os.listdir(self.box.dir), lambda: self.mount.read(self.mount.path / "status"),
+                 lambda: [os.lstat(self.box.dir / n) for n in ("ctl", "fs", "stdout")])
+        try:
+            while not self.is_over.wait(0.02):
+                for look in looks:
+                    began = time.monotonic()
+                    look()
+                    self.took.append(time.monotonic() - began)
+        except OSError as error:
+            self.troubles.append(error)
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        wait_for(lambda: len(self.took) > 50 or self.troubles, 10, 0.01)
+        self.is_over.set()
+        self.join(20)
+        assert not self.troubles, self.troubles
+        slow = sorted(self.took)[-max(1, len(self.took) // 100):]
+        print("control files: %d looks, slowest %.0f ms, 99 %% under %.0f ms" % (
+            len(self.took), slow[-1] * 1000, slow[0] * 1000))
+        # one look in a hundred may meet a busy machine, none a host that is away
+        assert slow[0] < FAST and slow[-1] < 1.0, slow
+
+
+def prepare(box):
+    """What no cache knows yet: put there behind the mount, after which time has passed."""
+    backing = box.backing
+    for n in range(8):
+        (backing / ("d%d" % n)).mkdir()
+        for m in range(4):
+            (backing / ("d%d" % n) / ("f%d" % m)).write_text("%d %d\n" % (n, m))
+    with open(backing / "big", "wb") as file:
+        file.truncate(64 << 20)
+    wait_for(lambda: (box.fs / "big").exists() and (box.fs / "d7").exists(), 5, 0.1)
+    return backing
+
+
+def read_first(path):
+    with open(path, "rb", buffering=0) as file:
+        return file.read(100)
+
+
+def read_at(path, offset):
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return os.pread(descriptor, 4096, offset)
+    finally:
+        os.close(descriptor)
+
+
+def write_durably(path):
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
+    try:
+        os.write(descriptor, b"x" * 1000)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@each_trouble
+def test_calls_end_within_their_deadline_and_then_at_once(far, trouble):
+    """The first ones wait for what may still come; once the breaker is open, nobody does."""
+    mount = far.mount()
+    box = mount.create("web")
+    prepare(box)
+    calls = [(read_first, box.fs / "d0/f0"), (os.listdir, box.fs / "d1"), (os.stat, box.fs / "d2/f2"),
+             (read_at, box.fs / "big", 40 << 20), (write_durably, box.fs / "new"),
+             (os.listdir, box.fs / "d3"), (read_first, box.fs / "d3/f1")]
+    far.break_(trouble)
+    with Watch(mount, box):
+        for call, (took, _, code) in zip(calls, all_at_once(*calls)):
+            print("%s: %.2f s, %s" % (call[0].__name__, took, os.strerror(code) if code else "fine"))
+        attempt(read_first, box.fs / "d4/f0")  # the second time-out in a row, at the latest
+        for call in ((read_first, box.fs / "d5/f0"), (os.listdir, box.fs / "d6"),
+                     (read_at, box.fs / "big", 20 << 20)):
+            took, value, code = attempt(*call)
+            assert took < 1.0, "%s took %.1f s with an open breaker" % (call, took)
+            assert code in AWAY or code is None, (call, code)
+    far.mend()
+    wait_works(box)
+    for n in range(8):
+        assert (box.fs / ("d%d/f1" % n)).read_text() == "%d 1\n" % n
+    wait_clean(box)
+    assert box.ok("cat d5/f0") == b"5 0\n"
+
+
+@each_trouble
+def test_trouble_in_the_middle_of_a_large_read_and_a_large_write(far, trouble):
+    mount = far.mount()
+    box = mount.create("web")
+    backing = box.backing
+    data = random.Random(1).randbytes(48 << 20)
+    (backing / "in").write_bytes(data)
+    wait_for(lambda: (box.fs / "in").exists(), 5, 0.1)
+
+    def read_all():
+        with open(box.fs / "in", "rb", buffering=0) as file:
+            done = b""
+            while part := file.read(1 << 20):
+                done += part
+                time.sleep(0.02)
+            return done
+
+    def write_all():
+        with open(box.fs / "out", "wb", buffering=0) as file:
+            for at in range(0, len(data), 1 << 20):
+                file.write(data[at:at + (1 << 20)])
+                time.sleep(0.02)
+            os.fsync(file.fileno())
+    later = threading.Timer(0.4, far.break_, [trouble])
+    with Watch(mount, box):
+        later.start()
+        (_, read, _), _ = all_at_once((read_all,), (write_all,), limit=3 * DEADLINE)
+        later.join()
+    assert read is None or read == data
+    far.mend()
+    wait_works(box)
+    wait_clean(box, 90)
+    assert (box.fs / "in").read_bytes() == data
+    # The writer wrote all of it, whatever its fsync was told: it is dirty data, and was sent since.
+    written = (box.fs / "out").read_bytes()
+    assert data.startswith(written) and (backing / "out").read_bytes() == written
+
+
+@each_trouble
+def test_exec_while_the_host_is_away_runs_once_or_not_at_all(far, trouble):
+    mount = far.mount()
+    box = mount.create("web")
+    box.ok("true")
+    backing = box.backing
+    far.break_(trouble)
+    began = time.monotonic()
+    numbers = [box.start("echo %d >>ran" % n) for n in range(3)]
+    assert time.monotonic() - began < 1, "a control write waited for the network"
+    with Watch(mount, box):
+        time.sleep(3)
+    far.mend()
+    ends = [box.wait(number, 60) for number in numbers]
+    ran = (backing / "ran").read_text().split() if (backing / "ran").exists() else []
+    assert len(ran) == len(set(ran)), "twice: %s" % ran
+    for n, said in enumerate(ends):
+        assert said in ("exit 0", "lost") or said.startswith("error"), said
+        if said == "exit 0":
+            assert str(n) in ran
+    wait_works(box)
+    assert box.ok("echo again") == b"again\n"
+
+
+# -- the end of sbxfs while the host is away
+
+def blocked_readers(box):
+    return [subprocess.Popen([sys.executable, "-c", "import sys; open(sys.argv[1]).read(); "
+                              "open(sys.argv[1] + 'x')", str(box.fs / ("d%d/f0" % n))],
+                             stderr=subprocess.DEVNULL) for n in range(4)]
+
+
+@each_trouble
+@pytest.mark.parametrize("how", ["SIGTERM", "fusermount3 -uz"])
+def test_unmount_takes_no_second_while_calls_are_blocked(far, trouble, how):
+    mount = far.mount(options=("drain=3s",))
+    box = mount.create("web")
+    backing = prepare(box)
+    held = open(box.fs / "dirty", "w")
+    far.break_(trouble)
+    writer = threading.Thread(target=attempt, args=(write_and_close, held, "dirty"), daemon=True)
+    writer.start()
+    readers = blocked_readers(box)
+    try:
+        time.sleep(0.5)
+        mount.expected_end = True
+        began = time.monotonic()
+        if how == "SIGTERM":
+            mount.process.send_signal(signal.SIGTERM)
+        else:
+            run(["fusermount3", "-uz", mount.path], timeout=5)
+        wait_for(lambda: not is_mounted(mount), 5, 0.01)
+        took = time.monotonic() - began
+        assert took < GONE, "the unmount took %.2f s" % took
+        if how != "SIGTERM":  # lazily unmounted: those who are in it still wait, to their deadline
+            for reader in readers:
+                reader.kill()
+        began = time.monotonic()
+        mount.process.send_signal(signal.SIGTERM)
+        time.sleep(0.2)  # two at once are one
+        mount.process.send_signal(signal.SIGTERM)
+        mount.wait_end(10)
+        print("ended after %.2f s" % (time.monotonic() - began))
+        assert time.monotonic() - began < 2 * GONE
+    finally:
+        for reader in readers:
+            end(reader)
+        writer.join(5)
+    far.mend()
+    mount.start()
+    wait_clean(mount.box("web"))
+    assert (backing / "dirty").read_text() == "dirty"
+
+
+# -- nothing is lost
+
+def things_to_change(box):
+    """Files of all sorts, known here and open; what is done to each once the host is away."""
+    top = box.fs
+    for name in ("known", "grown", "shrunk"):
+        (top / name).write_text("first content of %s\n" % name * 500)
+    (top / "patched").write_bytes(bytes(1_000_000))
+    (top / "tool").write_text("#!/bin/sh\n")
+    (top / "dir").mkdir()
+    wait_clean(box)
+
+    def grow(file):
+        write_and_close(file, b" and more")
+
+    def patch(file):
+        file.seek(500_000)
+        write_and_close(file, b"patch")
+
+    def shrink(file):
+        os.ftruncate(file.fileno(), 100)
+        file.close()
+    return [(write_and_close, open(top / "dir/new", "wb"), b"n" * 100_000),
+            (write_and_close, open(top / "empty", "wb"), b""),
+            (write_and_close, open(top / "known", "wb"), b"written over"),
+            (grow, open(top / "grown", "ab")), (patch, open(top / "patched", "r+b")),
+            (shrink, open(top / "shrunk", "r+b"))]
+
+
+def check_changed(backing):
+    for name, expected in (("dir/new", b"n" * 100_000), ("empty", b""), ("known", b"written over"),
+                           ("grown", b"first content of grown\n" * 500 + b" and more"),
+                           ("patched", bytes(500_000) + b"patch" + bytes(499_995)),
+                           ("shrunk", (b"first content of shrunk\n" * 500)[:100])):
+        found = (backing / name).read_bytes()
+        assert found == expected, "%s: %d bytes, %.60r" % (name, len(found), found)
+
+
+@each_trouble
+def test_what_was_written_meanwhile_is_sent_when_the_host_is_back(far, trouble):
+    mount = far.mount()
+    box = mount.create("web")
+    backing = box.backing
+    calls = things_to_change(box)
+    far.break_(trouble)
+    with Watch(mount, box):
+        all_at_once(*calls)
+        assert int(box.status()["dirty_files"]) > 0, box.status()
+        assert error_of(os.rmdir, box.dir) == "EBUSY"
+        assert write_once(box.dir / "ctl", "sync\n") is None
+    far.mend()
+    wait_works(box)
+    wait_clean(box, 90)
+    check_changed(backing)
+    same_trees(box, backing)
+    assert box.ok("cat known") == b"written over"
+
+
+@each_trouble
+def test_kill_9_with_dirty_data_then_a_new_mount_sends_it(far, trouble):
+    mount = far.mount()
+    box = mount.create("web")
+    backing = box.backing
+    calls = things_to_change(box)
+    far.break_(trouble)
+    all_at_once(*calls)
+    dirty = int(box.status()["dirty_files"])
+    assert dirty > 0, box.status()
+    mount.kill9()
+    mount.start()
+    box = mount.box("web")
+    wait_for(lambda: int(box.status()["dirty_files"]) == dirty, 5, 0.05, lambda: str(box.status()))
+    far.mend()
+    wait_clean(box, 60)
+    check_changed(backing)
+    wait_works(box)
+    same_trees(box, backing)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_kill_9_in_the_middle_of_sending_loses_nothing_that_was_written(far, seed):
+    """What close returned for is there, whole, once a new mount has sent it."""
+    mount = far.mount()
+    box = mount.create("web")
+    backing = box.backing
+    dice = random.Random(seed)
+    far.way.set_round_trip(20)
+    written = {}
+    until = time.monotonic() + dice.uniform(0.05, 0.8)
+    while time.monotonic() < until:
+        name, data = "f%d" % dice.randrange(30), dice.randbytes(dice.choice((10, 5000, 300_000)))
+        (box.fs / name).write_bytes(data)
+        written[name] = data
+    mount.kill9()
+    mount.start()
+    box = mount.box("web")
+    wait_clean(box)
+    for name, data in written.items():
+        assert (backing / name).read_bytes() == data, name
+        assert (box.fs / name).read_bytes() == data, name
+    assert sorted(os.listdir(backing)) == sorted(written), "something is left: %s" % os.listdir(backing)
+
+
+# -- commands
+
+LINES = 120
+COUNT = ("i=0; while [ $i -lt %d ]; do echo line $i; echo error $i >&2; i=$((i+1)); sleep 0.05; done; "
+         "exit 7" % LINES)
+
+
+def check_count(box, number, timeout=60):
+    assert box.wait(number, timeout) == "exit 7"
+    result = box.result(number)
+    assert result.stdout == b"".join(b"line %d\n" % n for n in range(LINES))
+    assert result.stderr == b"".join(b"error %d\n" % n for n in range(LINES))
+
+
+@pytest.mark.parametrize("cut", ["reset", "connections killed", "hole"])
+def test_command_goes_on_across_a_cut(far, cut):
+    mount = far.mount()
+    box = mount.create("web")
+    number = box.start(COUNT)
+    wait_output(box, number, "line 10\n")
+    for _ in range(2):
+        if cut == "reset":
+            far.way.cut()
+        elif cut == "hole":
+            far.way.hole()
+            time.sleep(2)
+            far.way.thaw()
+        else:
+            far.server.kill_connections()
+        time.sleep(0.7)
+    check_count(box, number)
+
+
+def test_command_ends_while_the_host_cannot_be_reached(far):
+    mount = far.mount()
+    box = mount.create("web")
+    number = box.start("echo before; sleep 1; echo after; exit 3")
+    wait_output(box, number, "before\n")
+    far.way.hole()
+    far.way.cut()
+    time.sleep(2.5)
+    assert exit_of(box, number) == ""
+    far.way.thaw()
+    assert box.wait(number, 60) == "exit 3"
+    assert box.result(number).stdout == b"before\nafter\n"
+
+
+@pytest.mark.parametrize("how", ["kill -9", "umount"])
+def test_sbxfs_restarted_with_live_commands(far, how):
+    mount = far.mount()
+    box = mount.create("web")
+    counting = box.start(COUNT)
+    given = box.start("cat; exit 5", stdin="open")
+    mount.write(box.dir / "exec" / given / "stdin", b"first\n")
+    short = box.start("sleep 0.5; echo short; exit 2")
+    wait_output(box, counting, "line 3\n")
+    wait_output(box, given, "first\n")
+    if how == "umount":
+        mount.umount()
+    else:
+        mount.kill9()
+    time.sleep(1)
+    mount.start()
+    assert box.wait(short) == "exit 2" and box.result(short).stdout == b"short\n"
+    mount.write(box.dir / "exec" / given / "stdin", b"second\n")
+    box.ctl("eof " + given)
+    assert box.wait(given) == "exit 5" and box.result(given).stdout == b"first\nsecond\n"
+    check_count(box, counting)
+
+
+def test_kill_reaches_the_group_after_a_reconnection(far):
+    mount = far.mount()
+    box = mount.create("web")
+    seconds = random.randrange(10**6, 10**7)
+    number = box.start("sleep %d & echo started; wait" % seconds)
+    wait_output(box, number, "started\n")
+    far.way.cut()
+    box.kill(number)
+    assert box.wait(number, 30) == "signal 9"
+    assert box.ok("ps -eo args | grep '^sleep %d' || true" % seconds) == b""
+
+
+# -- mounts and sandboxes
+
+def test_sandboxes_come_back_under_their_names(far):
+    mount = far.mount()
+    for name in ("one", "two", "three"):
+        mount.create(name).ok("echo %s >me" % name)
+    os.rename(mount.path / "three", mount.path / "four")
+    mount.box("two").destroy()
+    for restart in (mount.umount, mount.kill9):
+        restart()
+        mount.start()
+        assert mount.sandboxes() == ["four", "one"]
+        assert mount.box("one").ok("cat me") == b"one\n"
+        assert (mount.box("four").fs / "me").read_text() == "three\n"
+    other = far.mount()
+    assert other.sandboxes() == [], "another owner's sandboxes are shown"
+
+
+def test_mount_starts_while_the_host_is_away_and_has_it_later(far):
+    mount = far.mount()
+    mount.create("web").ok("echo kept >file")
+    mount.umount()
+    far.break_("killed")
+    began = time.monotonic()
+    mount.start()
+    assert time.monotonic() - began < 2
+    box = mount.box("web")
+    assert mount.sandboxes() == ["web"]
+    with Watch(mount, box):
+        took, _, code = attempt(read_first, box.fs / "file")
+        assert code in AWAY and took < DEADLINE + SLACK, (took, code)
+    far.mend()
+    wait_works(box)
+    assert (box.fs / "file").read_text() == "kept\n"
+
+
+def test_sandbox_that_cannot_be_created_says_why(far):
+    mount = far.mount()
+    far.break_("killed")
+    began = time.monotonic()
+    mount.ctl("create web create_timeout=5s")
+    assert time.monotonic() - began < FAST * 5
+    box = mount.box("web")
+    box.wait_state("error", 20)
+    assert box.read("error") != b""
+    box.destroy()
+    far.mend()
+    mount.create("again").ok("true")
+
+
+def test_dead_host_slows_no_other(base, fresh_mount):
+    far = Far(base, fresh_mount)
+    try:
+        mount = far.mount(start=False)
+        from support import kinds
+        near = far.server.delay(0)
+        kinds.section(mount, "near", far.server, port=near.port, base=far.server.base / "near")
+        mount.start()
+        box, other = mount.create("web"), mount.create("other", provider="near")
+        prepare(box)
+        far.way.hole()
+        threads = [threading.Thread(target=attempt, args=(read_first, box.fs / ("d%d/f0" % n)), daemon=True)
+                   for n in range(8)]
+        for thread in threads:
+            thread.start()
+        for n in range(10):
+            began = time.monotonic()
+            (other.fs / ("f%d" % n)).write_text("%d" % n)
+            assert other.ok("cat f%d" % n) == b"%d" % n
+            assert time.monotonic() - began < 3
+        far.way.thaw()
+        for thread in threads:
+            thread.join(30)
+    finally:
+        far.way.thaw()
+        far.stop()
+        near.stop()
+
+
+def test_lost_workspace_is_gone_and_its_name_can_be_removed(far):
+    """Only what the host says itself is proof."""
+    mount = far.mount()
+    box = mount.create("web")
+    run(["rm", "-rf", box.backing.parent])
+    box.ctl("refresh")
+    try:
+        box.wait_state(("gone", "error"), 30)
+    except Failed:
+        raise Failed("state %s" % box.status())
+    box.destroy()
