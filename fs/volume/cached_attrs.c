@@ -13,7 +13,6 @@
 #include "transport/base/clock.h"
 
 #define MOVES_MAX 20 /* in a row, each before the last has settled: the link can't be told */
-#define ALL_TIMES (VOL_SET_ATIME | VOL_SET_MTIME | VOL_SET_ATIME_NOW | VOL_SET_MTIME_NOW)
 
 /* ---- getattr ---- */
 
@@ -102,7 +101,8 @@ static int set_there(struct cached *c, struct vol_op *op, const char *path, unsi
                 return -EINPROGRESS;
         r = cached_apply(c, op, &x, &source);
         if (r == 0 && x.has_st)
-                meta_set(c->meta, path, &source, &x.st, clock_mono_ns());
+                meta_set(c->meta, path, &source, &x.st, (x.what & FILE_SET_MTIME) != 0,
+                         clock_mono_ns());
         else if (r == 0)
                 meta_doubt(c->meta, path);
         return r;

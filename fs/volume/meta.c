@@ -45,7 +45,8 @@ static bool fill_fact(struct meta *m, uint32_t slot, struct meta_fact *ret) REQU
                         ret->k.st.st_ino = tree_made_up_ino(m, e);
                 ret->k.sandbox_ino = e->server_ino;
         }
-        if (S_ISREG(e->mode) && e->nlink > 1 && e->sent_ns < m->links_ns && e->set_ns < m->links_ns)
+        if (!S_ISDIR(e->mode) && e->nlink > 1 && e->sent_ns < m->links_ns &&
+            e->set_ns < m->links_ns)
                 return false;
         return e->sent_ns != 0 || ret->is_pinned;
 }
@@ -266,6 +267,17 @@ void meta_put_target(struct meta *m, const char *path, const char *target)
         mutex_unlock(&m->lock);
 }
 
+/* A whole file was renamed into place in it: that is not what its times are to tell. */
+static void keep_times(struct meta *m, uint32_t dir, uint64_t now_ns) REQUIRES(m->lock)
+{
+        struct entry *e = tree_at(m, dir);
+
+        if (e->mtime == 0)
+                return; /* nobody has told any yet */
+        e->flags |= TIMES_OURS | TIMES_OPEN;
+        e->set_ns = now_ns;
+}
+
 void meta_told(struct meta *m, const struct content_head *x, const struct meta_source *source,
                const struct stat *st, uint64_t ours_ns)
 {
@@ -279,6 +291,7 @@ void meta_told(struct meta *m, const struct content_head *x, const struct meta_s
                 if (ours_ns != 0) {
                         tree_learn(m, slot, source, st, NULL, true);
                         tree_note_links(m, e, ours_ns);
+                        keep_times(m, e->parent, ours_ns);
                         e->set_ns = e->moved_ns = ours_ns; /* it is there by a change of ours */
                 } else if (e->sent_ns <= source->sent_ns && e->set_ns < source->sent_ns &&
                            e->moved_ns < source->sent_ns) {

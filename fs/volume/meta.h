@@ -143,9 +143,9 @@ int meta_made(struct meta *m, const char *path, const struct meta_source *source
 /* (new_path) is one more name of what is at `path`. */
 int meta_linked(struct meta *m, const char *path, const char *new_path,
                 const struct meta_source *source, const struct stat *st, uint64_t now_ns);
-/* It has other attributes. */
+/* It has other attributes; has_times: its times were set, too. */
 void meta_set(struct meta *m, const char *path, const struct meta_source *source,
-              const struct stat *st, uint64_t now_ns);
+              const struct stat *st, bool has_times, uint64_t now_ns);
 /* It was removed; pinned ones too. */
 void meta_removed(struct meta *m, const char *path, const struct meta_source *source,
                   uint64_t now_ns);

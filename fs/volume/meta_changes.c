@@ -20,7 +20,7 @@ static void touch_dir(struct meta *m, uint32_t dir, uint64_t now_ns) REQUIRES(m-
 
         e->mtime = e->ctime = (int64_t)(real_ns / NS_PER_S);
         e->mtime_ns = e->ctime_ns = (uint32_t)(real_ns % NS_PER_S);
-        e->flags |= IS_TOUCHED;
+        e->flags |= TIMES_OURS | TIMES_OPEN;
         e->set_ns = now_ns;
 }
 
@@ -96,7 +96,7 @@ int meta_linked(struct meta *m, const char *path, const char *new_path,
 }
 
 void meta_set(struct meta *m, const char *path, const struct meta_source *source,
-              const struct stat *st, uint64_t now_ns)
+              const struct stat *st, bool has_times, uint64_t now_ns)
 {
         uint32_t slot;
 
@@ -106,7 +106,8 @@ void meta_set(struct meta *m, const char *path, const struct meta_source *source
         slot = tree_seek(m, path);
         if (slot != 0 && (tree_at(m, slot)->flags & IS_ABSENT) == 0 &&
             ((tree_at(m, slot)->mode ^ st->st_mode) & S_IFMT) == 0) {
-                tree_at(m, slot)->flags &= (uint8_t)~IS_TOUCHED; /* these times are meant */
+                if (has_times)
+                        tree_at(m, slot)->flags &= (uint8_t) ~(TIMES_OURS | TIMES_OPEN);
                 tree_learn(m, slot, source, st, NULL, false);
                 tree_at(m, slot)->set_ns = now_ns;
                 tree_note_links(m, tree_at(m, slot), now_ns);

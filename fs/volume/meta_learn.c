@@ -24,16 +24,16 @@ static uint32_t nsec_of(const struct timespec *t)
 }
 
 /*
- * A directory whose names we have changed, while the sandbox doesn't know yet, or never will: its
- * times go on being ours until those there move.
+ * The times of a directory in which we have changed something are ours, by our clock, until those
+ * that the sandbox tells move on from what they were after that change.
  */
 static bool keeps_times(struct entry *e, const struct stat *st)
 {
         uint32_t told = (uint32_t)st->st_mtim.tv_sec * 1000003 + nsec_of(&st->st_mtim);
-        bool keeps = S_ISDIR(st->st_mode) && (e->flags & IS_TOUCHED) != 0 && e->told_mtime == told;
+        bool keeps = S_ISDIR(st->st_mode) && (e->flags & TIMES_OURS) != 0 &&
+                     ((e->flags & TIMES_OPEN) != 0 || e->told_mtime == told);
 
-        if (!keeps)
-                e->flags &= (uint8_t)~IS_TOUCHED;
+        e->flags &= (uint8_t) ~(keeps ? TIMES_OPEN : TIMES_OPEN | TIMES_OURS);
         e->told_mtime = told;
         return keeps;
 }

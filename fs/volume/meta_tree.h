@@ -23,7 +23,8 @@ enum entry_flag {
         IS_USED = 1 << 3, /* since the hand passed */
         IS_COUNTED = 1 << 4, /* in its batch */
         IS_HUGE = 1 << 5,
-        IS_TOUCHED = 1 << 6, /* a directory: its times are our clock's */
+        TIMES_OURS = 1 << 6, /* a directory: its times are not those that the sandbox tells ... */
+        TIMES_OPEN = 1 << 7, /* ... and what it tells next is still of our change */
 };
 
 struct entry {
@@ -114,7 +115,7 @@ static inline int tree_pass_over(int r)
 static inline void tree_note_links(struct meta *m, const struct entry *e, uint64_t now_ns)
         REQUIRES(m->lock)
 {
-        if (S_ISREG(e->mode) && e->nlink > 1)
+        if (!S_ISDIR(e->mode) && e->nlink > 1)
                 m->links_ns = now_ns;
 }
 
