@@ -305,7 +305,6 @@ static void attach_tasks(struct sandbox *sb, struct call *c)
 
 static int attach(struct sandbox *sb, struct call *c)
 {
-        const struct listener *l = &sb->fleet->listener;
         int r = attach_box(sb, c);
         bool has_box;
         enum box_state state;
@@ -314,11 +313,9 @@ static int attach(struct sandbox *sb, struct call *c)
         has_box = sb->box != NULL;
         state = sb->state;
         mutex_unlock(&sb->lock);
-        if (has_box) {
-                if (l->sandbox_attached)
-                        l->sandbox_attached(l->ctx, sb);
+        if (has_box)
                 attach_tasks(sb, c);
-        } else if (state == BOX_GONE || state == BOX_ERROR)
+        else if (state == BOX_GONE || state == BOX_ERROR)
                 sandbox_end_tasks(sb, &(struct exec_end){.kind = EXEC_END_LOST});
         return r;
 }

@@ -25,8 +25,6 @@ struct listener {
          * c->deadline_ns, which moves with progress; else -errno with a sentence.
          */
         int (*deliver)(void *ctx, struct sandbox *sb, struct call *c);
-        /* It can be reached (again): what waits to be delivered may be sent. On a worker. */
-        void (*sandbox_attached)(void *ctx, struct sandbox *sb);
         /* The sandbox is no more (or its volume's directory is not): release what belongs to it. */
         void (*sandbox_gone)(void *ctx, struct sandbox *sb);
         void *ctx;

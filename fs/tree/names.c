@@ -311,6 +311,17 @@ static void forget_task(struct tree *t, uint64_t task_node)
         scratches_drop_dir(t->scratches, task_node);
 }
 
+static int rmdir_sandbox(struct tree *t, uint64_t node, const char *name, struct call *c)
+{
+        struct fleet *fleet = atomic_load(&t->fleet);
+        struct sandbox *sb = fleet_by_serial(fleet, node_serial(node));
+
+        if (sb)
+                slot_tell_dirty(t, sb);
+        sandbox_unref(sb);
+        return fleet_remove(fleet, name, c);
+}
+
 static int rmdir_child(struct tree *t, struct op *op, const struct spot *dir, enum row_place place,
                        const char *name)
 {
@@ -320,7 +331,7 @@ static int rmdir_child(struct tree *t, struct op *op, const struct spot *dir, en
         if (!node)
                 return -ENOENT;
         switch (node & 0xff) {
-        case ROW_SANDBOX: return fleet_remove(atomic_load(&t->fleet), name, &op->call);
+        case ROW_SANDBOX: return rmdir_sandbox(t, node, name, &op->call);
         case ROW_TASK:
                 r = sandbox_remove_task(dir->sandbox, name, &op->call);
                 if (r == 0)

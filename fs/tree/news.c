@@ -43,11 +43,6 @@ static int deliver(void *ctx, struct sandbox *sb, struct call *c)
         return slot_deliver(ctx, sb, c);
 }
 
-static void sandbox_attached(void *ctx, struct sandbox *sb)
-{
-        slot_resume(ctx, sb);
-}
-
 static void sandbox_gone(void *ctx, struct sandbox *sb)
 {
         struct tree *t = ctx;
@@ -65,7 +60,6 @@ struct listener news_listener(struct tree *t)
                 .task_changed = task_changed,
                 .task_ending = task_ending,
                 .deliver = deliver,
-                .sandbox_attached = sandbox_attached,
                 .sandbox_gone = sandbox_gone,
                 .ctx = t,
         };

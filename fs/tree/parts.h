@@ -241,8 +241,10 @@ void slot_freep(struct slot **s);
 void slot_gone(struct tree *t, uint64_t serial); /* the sandbox is no more */
 /* All that was written through it is in the sandbox, if there is such a volume. On a worker. */
 int slot_deliver(struct tree *t, struct sandbox *sb, struct call *c);
-/* What a former run left undelivered is sent from now on. On a worker. */
-void slot_resume(struct tree *t, struct sandbox *sb);
+/* What it has not delivered at this moment is what status says. */
+void slot_tell_dirty(struct tree *t, struct sandbox *sb);
+/* What a former run left undelivered is shown and sent from now on. */
+void slots_resume(struct tree *t, struct fleet *fleet);
 void slots_free(struct tree *t);
 void slot_entry(struct tree *t, const struct slot *s, const struct vol_entry *from,
                 struct tree_entry *ret);

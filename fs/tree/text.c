@@ -58,10 +58,12 @@ static int json_of(struct buf *to, const struct sandbox_info *sandbox, const str
         return r;
 }
 
-static int sandbox_text(const struct spot *s, struct buf *to, uint64_t *ret_mtime_ns)
+static int sandbox_text(struct tree *t, const struct spot *s, struct buf *to,
+                        uint64_t *ret_mtime_ns)
 {
         struct sandbox_info info;
 
+        slot_tell_dirty(t, s->sandbox);
         sandbox_watched(s->sandbox);
         sandbox_get(s->sandbox, &info);
         *ret_mtime_ns = info.changed_real_ns;
@@ -94,7 +96,7 @@ int text_of(struct tree *t, const struct spot *s, struct buf *to, uint64_t *ret_
 {
         if (!s->sandbox)
                 return root_text(t, s, to, ret_mtime_ns);
-        return s->task ? task_text(s, to, ret_mtime_ns) : sandbox_text(s, to, ret_mtime_ns);
+        return s->task ? task_text(s, to, ret_mtime_ns) : sandbox_text(t, s, to, ret_mtime_ns);
 }
 
 uint64_t text_version(struct tree *t, const struct spot *s)

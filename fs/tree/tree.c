@@ -51,6 +51,7 @@ const struct listener *tree_listener(struct tree *t)
 void tree_start(struct tree *t, struct fleet *fleet)
 {
         atomic_store(&t->fleet, fleet);
+        slots_resume(t, fleet);
 }
 
 void tree_stop(struct tree *t)

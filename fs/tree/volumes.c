@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "transport/base/buf.h"
@@ -68,7 +69,8 @@ static void on_failed(void *ctx, const char *path, int error, const char *senten
         struct slot *s = ctx;
         struct buf text = BUF_INIT(16 * 1024);
 
-        if (buf_addf(&text, "fs/%s: %s", path, sentence) == 0)
+        if (buf_addf(&text, "fs/%s: %s", path, sentence[0] ? sentence : strerrordesc_np(-error)) ==
+            0)
                 sandbox_say_error(s->sandbox, error, buf_str(&text));
         buf_done(&text);
 }
@@ -139,6 +141,15 @@ static int new_direct(struct slot *s, const struct volume_config *config,
         return r;
 }
 
+/* Whether there is anything to be served: 0, or why not. */
+static int check_cached(struct sandbox *sb, struct call *c)
+{
+        struct box *box;
+        int r = sandbox_files(sb, c, &box);
+
+        return r == -EHOSTDOWN || r == -EHOSTUNREACH ? 0 : r;
+}
+
 static int new_cached(struct slot *s, const struct volume_config *config,
                       const struct volume_events *events, struct call *c)
 {
@@ -151,11 +162,8 @@ static int new_cached(struct slot *s, const struct volume_config *config,
                         .ctx = s},
                 .owner = sandbox_owner(s->sandbox),
         };
-        struct box *box;
-        int r = sandbox_files(s->sandbox, c, &box); /* what is there to be served at all */
+        int r;
 
-        if (r < 0 && r != -EHOSTDOWN && r != -EHOSTUNREACH)
-                return r;
         cached.dir = sandbox_open_volume_dir(s->sandbox);
         if (cached.dir < 0)
                 return call_fail_errno(c, cached.dir, "the volume's directory");
@@ -267,7 +275,9 @@ int slot_get(struct tree *t, struct op *op, uint64_t serial, struct slot **ret)
         sb = fleet ? fleet_by_serial(fleet, serial) : NULL;
         if (!sb)
                 return -ENODEV;
-        r = slot_open(t, sb, &op->call, ret);
+        r = sandbox_is_direct(sb) ? 0 : check_cached(sb, &op->call);
+        if (r == 0)
+                r = slot_open(t, sb, &op->call, ret);
         if (r == -EINPROGRESS) {
                 op->wait_key = node_virtual(serial, 0, ROW_SANDBOX);
                 op->retry_ns = NEVER_NS;
@@ -286,7 +296,16 @@ int slot_deliver(struct tree *t, struct sandbox *sb, struct call *c)
         return s && s->volume->ops->sync ? s->volume->ops->sync(s->volume, &op) : 0;
 }
 
-void slot_resume(struct tree *t, struct sandbox *sb)
+void slot_tell_dirty(struct tree *t, struct sandbox *sb)
+{
+        _cleanup_(slot_freep) struct slot *s = slot_find(t, sandbox_serial(sb));
+
+        if (s)
+                on_changed(s);
+}
+
+/* Its volume, at once if something waits in it: it is to be seen before the sandbox is reached. */
+static void slot_resume(struct tree *t, struct sandbox *sb)
 {
         _cleanup_(slot_freep) struct slot *s = NULL;
         _cleanup_(closep) int dir = -1;
@@ -305,6 +324,22 @@ void slot_resume(struct tree *t, struct sandbox *sb)
                             c.sentence);
         else
                 on_changed(s);
+}
+
+void slots_resume(struct tree *t, struct fleet *fleet)
+{
+        size_t count = fleet_list(fleet, NULL, 0);
+        _cleanup_(freep) uint64_t *serials = calloc(count + 1, sizeof(*serials));
+
+        if (!serials)
+                return; /* each is resumed when it is first used */
+        count = fleet_list(fleet, serials, count);
+        for (size_t i = 0; i < count; i++) {
+                _cleanup_(sandbox_freep) struct sandbox *sb = fleet_by_serial(fleet, serials[i]);
+
+                if (sb)
+                        slot_resume(t, sb);
+        }
 }
 
 void slot_gone(struct tree *t, uint64_t serial)

@@ -39,7 +39,7 @@ static struct world {
         struct fleet_section section;
         struct call call;
         atomic_uint gone, early; /* sandbox_gone; ends that could be seen too early */
-        atomic_uint delivered, attached; /* calls of the listener */
+        atomic_uint delivered; /* calls of the listener */
         atomic_int deliver_code; /* what `deliver` answers */
         uint64_t seq;
 } world;
@@ -72,13 +72,6 @@ static inline int on_deliver(void *ctx, struct sandbox *sb, struct call *c)
                 return call_fail(c, r, "no way there");
         sandbox_set_dirty(sb, 0, 0);
         return 0;
-}
-
-static inline void on_attached(void *ctx, struct sandbox *sb)
-{
-        (void)ctx;
-        (void)sb;
-        atomic_fetch_add(&world.attached, 1);
 }
 
 /* Nothing is due soon but what a test shortens. */
@@ -116,7 +109,6 @@ static inline int world_try_up(void)
         const struct listener listener = {
                 .task_ending = on_ending,
                 .deliver = on_deliver,
-                .sandbox_attached = on_attached,
                 .sandbox_gone = on_gone,
         };
 
