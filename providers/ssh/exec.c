@@ -106,7 +106,7 @@ static void follow(struct ssh_exec *x)
         if (!x->channel)
                 x->probe_ns = 0;
         exec_news_locked(eh, x);
-        cond_broadcast(&eh->changed);
+        exec_wake_locked(eh);
         mutex_unlock(&eh->lock);
 }
 
@@ -311,10 +311,10 @@ static void take_line(struct found *f, const char *line)
                 f->pid = a;
         else if (sscanf(line, "took %19llu", &a) == 1)
                 f->took = a;
-        else if (sscanf(line, "hole.0 %19llu %19llu", &b, &a) >= 1)
-                f->hole[0] = b;
-        else if (sscanf(line, "hole.1 %19llu %19llu", &b, &a) >= 1)
-                f->hole[1] = b;
+        else if (sscanf(line, "hole.0 %19llu", &a) == 1)
+                f->hole[0] = a;
+        else if (sscanf(line, "hole.1 %19llu", &a) == 1)
+                f->hole[1] = a;
         else if (sscanf(line, "in %19llu eo%*c", &a) == 1 && strstr(line, " eof"))
                 f->has_last = true, f->last = a;
         else if (f->count < PIECES_MAX && sscanf(line, "in %19llu %19llu", &a, &b) == 2)
@@ -367,6 +367,7 @@ static void resume(struct ssh_exec *x, const struct found *f, const uint64_t hav
         x->has_stdin = true; /* unless it has none: then there is nothing to take */
         x->input_at = stdin_there(f);
         x->taken = f->took < x->input_at ? f->took : x->input_at;
+        x->taken_told = x->input_at;
         x->is_last = x->is_last_fed = f->has_last && f->last == x->input_at;
         x->probe_ns = 0;
         x->probe_pause_ns = 50 * NS_PER_MS;
@@ -412,9 +413,8 @@ int ssh_exec_attach(struct box *box, struct call *c, uint64_t number, const char
                 discard(x);
         if (!x || r < 0)
                 return r;
+        sink_taken(x, x->input_at); /* where stdin goes on; from follow on sinks are others' */
         follow(x);
-        if (to->stdin_taken)
-                sink_taken(x, x->input_at); /* where it goes on */
         *ret = &x->base;
         return 0;
 }
@@ -438,7 +438,7 @@ int ssh_exec_write(struct exec *base, struct call *c, const void *data, size_t s
                 x->is_last = is_last;
                 x->feed_ns = 0;
                 x->due_ns = 0; /* it is told how far it is taken */
-                cond_broadcast(&eh->changed);
+                exec_wake_locked(eh);
         }
         mutex_unlock(&eh->lock);
         return r < 0 ? call_fail_errno(c, r, "stdin") : 0;
@@ -481,7 +481,7 @@ void ssh_exec_release(struct exec *base)
                 exec_forget_locked(eh, x);
         x->due_ns = 0;
         exec_unref_locked(eh, x);
-        cond_broadcast(&eh->changed);
+        exec_wake_locked(eh);
         mutex_unlock(&eh->lock);
 }
 

@@ -26,7 +26,7 @@ static void on_data(void *ctx, bool is_stderr, const void *data, size_t size)
         mutex_lock(&eh->lock);
         if (ch->exec && report_feed(&ch->exec->report, data, size)) {
                 exec_news_locked(eh, ch->exec);
-                cond_broadcast(&eh->changed);
+                exec_wake_locked(eh);
         }
         mutex_unlock(&eh->lock);
 }
@@ -41,7 +41,7 @@ static void on_end(void *ctx, const struct stream_end *end)
         ch->end = *end;
         if (ch->exec)
                 exec_news_locked(eh, ch->exec);
-        cond_broadcast(&eh->changed);
+        exec_wake_locked(eh);
         mutex_unlock(&eh->lock);
 }
 
@@ -142,7 +142,7 @@ int channel_take(struct exec_host *eh, struct call *c, struct ssh_exec *x)
         mutex_lock(&eh->lock);
         ch->exec = x;
         x->channel = ch;
-        cond_broadcast(&eh->changed); /* another spare */
+        exec_wake_locked(eh); /* another spare */
         mutex_unlock(&eh->lock);
         return 0;
 }

@@ -119,7 +119,7 @@ static void fed_locked(struct exec_host *eh, struct ssh_exec *x, size_t size, bo
                 x->taken = x->input_at;
         x->pause_ns = 0;
         x->due_ns = clock_after(2 * NS_PER_MS);
-        cond_broadcast(&eh->changed);
+        exec_wake_locked(eh);
 }
 
 /* One script's worth of stdin. */
@@ -236,6 +236,16 @@ static bool feed(struct exec_host *eh, uint64_t *next_ns)
 
 /* ---- the host's disk ---- */
 
+/* Up to where nobody will read it again: given a while ago, or skipped. */
+static uint64_t spent(const struct ssh_exec *x, unsigned f)
+{
+        uint64_t at = x->given[f];
+
+        if (at >= EXEC_FETCH_MAX && x->size[f] > at)
+                at = x->size[f];
+        return at > PUNCH_KEEP ? (at - PUNCH_KEEP) / PUNCH_STEP * PUNCH_STEP : 0;
+}
+
 static struct ssh_exec *next_punch_locked(struct exec_host *eh, unsigned *ret_stream,
                                           uint64_t *ret_size) REQUIRES(eh->lock)
 {
@@ -243,10 +253,9 @@ static struct ssh_exec *next_punch_locked(struct exec_host *eh, unsigned *ret_st
                 struct ssh_exec *x = container_of(at, struct ssh_exec, link);
 
                 for (unsigned f = 0; f < 2; f++) {
-                        uint64_t size = x->given[f] / PUNCH_STEP * PUNCH_STEP;
+                        uint64_t size = spent(x, f);
 
-                        if (!x->is_followed || x->has_end || x->given[f] < PUNCH_KEEP ||
-                            size > x->given[f] - PUNCH_KEEP || size < x->punched[f] + PUNCH_STEP)
+                        if (!x->is_followed || x->has_end || size < x->punched[f] + PUNCH_STEP)
                                 continue;
                         x->punched[f] = size; /* tried once */
                         x->refs++;
@@ -343,8 +352,11 @@ void *exec_errand(void *exec_host)
         bool is_ending = false;
 
         while (!is_ending) {
-                uint64_t next_ns = NEVER_NS, spare_ns;
+                uint64_t next_ns = NEVER_NS, spare_ns, news;
 
+                mutex_lock(&eh->lock);
+                news = eh->news;
+                mutex_unlock(&eh->lock);
                 if (feed(eh, &next_ns))
                         continue;
                 spare_ns = channel_errand(eh);
@@ -353,7 +365,7 @@ void *exec_errand(void *exec_host)
                 if (spare_ns < next_ns)
                         next_ns = spare_ns;
                 mutex_lock(&eh->lock);
-                if (next_ns > 0 && !eh->is_ending)
+                if (next_ns > 0 && !eh->is_ending && eh->news == news)
                         (void)cond_wait_until(&eh->changed, &eh->lock, next_ns);
                 is_ending = eh->is_ending;
                 mutex_unlock(&eh->lock);

@@ -37,7 +37,7 @@ static void end_threads(struct exec_host *eh)
                 if (eh->calls[i])
                         call_cancel(eh->calls[i]);
         }
-        cond_broadcast(&eh->changed);
+        exec_wake_locked(eh);
         mutex_unlock(&eh->lock);
         for (unsigned i = 0; eh->has_threads && i < EXEC_THREADS; i++)
                 (void)pthread_join(eh->threads[i], NULL);
@@ -75,7 +75,7 @@ int exec_host_start(struct exec_host *eh, struct call *c)
                 eh->spare_used_ns = clock_mono_ns();
         } else {
                 eh->is_ending = true;
-                cond_broadcast(&eh->changed);
+                exec_wake_locked(eh);
         }
         mutex_unlock(&eh->lock);
         if (r == 0)
@@ -105,6 +105,12 @@ void exec_call_end(struct exec_host *eh, enum exec_thread t)
         mutex_lock(&eh->lock);
         eh->calls[t] = NULL;
         mutex_unlock(&eh->lock);
+}
+
+void exec_wake_locked(struct exec_host *eh)
+{
+        eh->news++;
+        cond_broadcast(&eh->changed);
 }
 
 /* ---- one command ---- */
@@ -159,7 +165,7 @@ void exec_let_go(struct ssh_exec *x)
         } else if (!x->sink)
                 x->due_ns = 0; /* released just now: once more, to give it up */
         exec_unref_locked(eh, x);
-        cond_broadcast(&eh->changed);
+        exec_wake_locked(eh);
         mutex_unlock(&eh->lock);
 }
 
@@ -216,5 +222,5 @@ void exec_forget_locked(struct exec_host *eh, struct ssh_exec *x)
                 list_add_tail(&eh->leavings, &found->link);
         }
         found->numbers[found->count++] = x->number;
-        cond_broadcast(&eh->changed);
+        exec_wake_locked(eh);
 }

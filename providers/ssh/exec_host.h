@@ -82,6 +82,7 @@ struct ssh_exec {
         uint64_t probe_ns; /* next probe, without a channel */
         uint64_t probe_pause_ns;
         uint64_t given[2]; /* bytes of each stream that the sink got or that were skipped */
+        uint64_t size[2]; /* of the files, last seen */
         uint64_t punched[2]; /* given back to the host's disk */
         /* stdin */
         struct buf input; /* [input_at, input_at + size): accepted, not there yet */
@@ -91,14 +92,13 @@ struct ssh_exec {
         bool is_last; /* nothing comes after `input` */
         bool is_last_fed;
         uint64_t feed_ns; /* not before this */
-        bool is_feeding; /* the first `piece` bytes of input were sent, but not yet known to be there */
+        bool is_feeding; /* the first `piece` bytes of input were sent, not known to be there */
         size_t piece;
 
         /* of the thread that has it */
         struct ssh_link *file_link; /* where the handles are open */
         struct sftp_handle handles[EXEC_FILES];
         unsigned window[2]; /* pieces read at once */
-        uint64_t size[2]; /* of the files, last seen */
 };
 
 enum exec_thread { EXEC_PUMP, EXEC_ENDER, EXEC_ERRAND };
@@ -114,6 +114,8 @@ struct exec_host {
         struct list execs;
         bool has_threads;
         bool is_ending;
+        uint64_t
+                news; /* rises with each broadcast: what the errand boy looked at may have changed */
         pthread_t threads[EXEC_THREADS];
         struct call *calls[EXEC_THREADS]; /* what each waits for, to be cancelled */
         struct list spares;
@@ -144,6 +146,8 @@ int exec_host_start(struct exec_host *eh, struct call *c);
 int exec_call_begin(struct exec_host *eh, enum exec_thread t, struct call *c, uint64_t span_ns);
 void exec_call_end(struct exec_host *eh, enum exec_thread t);
 
+/* Something changed: every thread looks again. */
+void exec_wake_locked(struct exec_host *eh) REQUIRES(eh->lock);
 void exec_unref_locked(struct exec_host *eh, struct ssh_exec *x) REQUIRES(eh->lock);
 /* The thread that has it lets go of it and of its reference. */
 void exec_let_go(struct ssh_exec *x);

@@ -327,7 +327,7 @@ static uint64_t limit(const struct job *j, unsigned f)
         return size;
 }
 
-/* Of those that have ended: how much there is. */
+/* How much there is of those that have ended, or have printed too much. */
 static int look_at_sizes(struct look *l)
 {
         int r;
@@ -335,7 +335,10 @@ static int look_at_sizes(struct look *l)
         l->op_count = 0;
         for (size_t i = 0; i < l->count; i++) {
                 for (unsigned f = 0; f < 2; f++) {
-                        if (l->jobs[i].is_end && l->jobs[i].x->handles[f].size > 0)
+                        const struct ssh_exec *x = l->jobs[i].x;
+
+                        if (x->handles[f].size > 0 &&
+                            (l->jobs[i].is_end || x->given[f] >= EXEC_FETCH_MAX))
                                 (void)add_op(l, &l->jobs[i], SFTP_FSTAT, f);
                 }
         }
@@ -345,8 +348,10 @@ static int look_at_sizes(struct look *l)
         for (size_t i = 0; i < l->op_count; i++) {
                 struct job *j = l->ops[i].ctx;
 
+                mutex_lock(&l->eh->lock);
                 j->x->size[l->ops[i].step] =
                         l->ops[i].error == 0 ? (uint64_t)l->ops[i].st.st_size : 0;
+                mutex_unlock(&l->eh->lock);
         }
         return 0;
 }
@@ -422,8 +427,11 @@ static void take_read(struct job *j, const struct sftp_op *op)
                         x->window[f] += 1 + x->window[f] / 4;
         } else {
                 x->window[f] = 1;
-                if (op->got == 0 && j->is_end)
+                if (op->got == 0 && j->is_end) {
+                        mutex_lock(&x->host->lock);
                         x->size[f] = x->given[f]; /* it was made shorter */
+                        mutex_unlock(&x->host->lock);
+                }
         }
 }
 

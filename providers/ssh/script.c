@@ -2,8 +2,8 @@
 /*
  * Scripts for dash, bash, busybox's ash and whatever else calls itself POSIX. A redirection that
  * fails ends such a shell when it stands at a special built-in (`:`, exec, export, set), hence
- * printf where a file may be refused. "kill -N -GROUP" is the one form that all of them take. Variables have names that no environment has: an exported one
- * would be seen by the command.
+ * printf where a file may be refused. "kill -N -GROUP" is the one form that all take. Variables
+ * have names that no environment has: an exported one would be seen by the command.
  */
 
 #include "providers/ssh/script.h"
@@ -38,14 +38,16 @@ int script_token(char ret[SCRIPT_TOKEN_SIZE])
 
 /* sbxfs_start PID: its start time in sbxfs_s, "" when there is none. */
 static const char start_by_proc[] =
-        "sbxfs_start() { sbxfs_s=; { read -r sbxfs_s <\"/proc/$1/stat\"; } 2>/dev/null || return 1\n"
+        "sbxfs_start() { sbxfs_s=\n"
+        "{ read -r sbxfs_s <\"/proc/$1/stat\"; } 2>/dev/null || return 1\n"
         "sbxfs_s=${sbxfs_s##*) }; set -- $sbxfs_s; sbxfs_s=${20-}\n"
         "[ \"$1\" != Z ] || { sbxfs_s=; return 1; }; }\n";
 static const char start_by_kill[] =
         "sbxfs_start() { sbxfs_s=-; kill -0 \"$1\" 2>/dev/null || { sbxfs_s=; return 1; }; }\n";
 /* sbxfs_lives FILE: the process that it names. */
 static const char lives[] =
-        "sbxfs_lives() { sbxfs_p= sbxfs_b= sbxfs_k= sbxfs_s=; { read -r sbxfs_p sbxfs_b sbxfs_k <\"$1\"; } 2>/dev/null\n"
+        "sbxfs_lives() { sbxfs_p= sbxfs_b= sbxfs_k= sbxfs_s=\n"
+        "{ read -r sbxfs_p sbxfs_b sbxfs_k <\"$1\"; } 2>/dev/null\n"
         "[ -n \"$sbxfs_b\" ] && sbxfs_start \"$sbxfs_p\" && [ \"$sbxfs_s\" = \"$sbxfs_b\" ]; }\n";
 
 static int add_start(struct buf *to, unsigned can)
@@ -166,11 +168,11 @@ static int add_watchdog(struct buf *to, const struct script_exec *s)
         else if (r == 0 && rest_ms > 0)
                 r = buf_addf(to, "sbxfs_wait %" PRIu64 "\n", rest_ms / 1000);
         if (r == 0)
-                r = buf_addf(
-                        to,
-                        "sbxfs_n=%" PRIu64 "\n"
-                        "while [ $sbxfs_n -gt 0 ]; do sbxfs_wait %u; sbxfs_n=$((sbxfs_n-1)); done\n",
-                        seconds / tick, tick);
+                r = buf_addf(to,
+                             "sbxfs_n=%" PRIu64 "\n"
+                             "while [ $sbxfs_n -gt 0 ]; do\n"
+                             "sbxfs_wait %u; sbxfs_n=$((sbxfs_n-1)); done\n",
+                             seconds / tick, tick);
         return r == 0 ? buf_add_str(to, watchdog_end) : r;
 }
 
@@ -337,23 +339,28 @@ int script_start(struct buf *to, const struct script_exec *s)
 
 static const char attach[] =
         "set -C\n"
-        "if [ -n \"$sbxfs_y\" ]; then { printf 'none\\n' >\"$sbxfs_f.up\"; } 2>/dev/null && echo none && exit 0; fi\n"
+        "if [ -n \"$sbxfs_y\" ]; then\n"
+        "{ printf 'none\\n' >\"$sbxfs_f.up\"; } 2>/dev/null && echo none && exit 0; fi\n"
         "set +C\n"
         "sbxfs_x=; { read -r sbxfs_x <\"$sbxfs_f.up\"; } 2>/dev/null\n"
         "case $sbxfs_x in ''|none) echo none; exit 0;; esac\n"
         /* It is just being started. */
         "for sbxfs_i in 1 2 3 4 5 6 7 8 9 10; do\n"
-        "[ -s \"$sbxfs_f.pid\" ] || [ -s \"$sbxfs_f.rc\" ] || ! sbxfs_lives \"$sbxfs_f.up\" && break\n"
+        "[ -s \"$sbxfs_f.pid\" ] || [ -s \"$sbxfs_f.rc\" ] && break\n"
+        "sbxfs_lives \"$sbxfs_f.up\" || break\n"
         "sleep 0.1 2>/dev/null || sleep 1\n"
         "done\n"
         "sbxfs_a=0; sbxfs_lives \"$sbxfs_f.up\" && sbxfs_a=1\n"
         "sbxfs_lives \"$sbxfs_f.pid\" && sbxfs_a=1\n"
         "echo alive $sbxfs_a\n"
         "for sbxfs_i in rc pid took hole.0 hole.1; do\n"
-        "sbxfs_x=; { read -r sbxfs_x <\"$sbxfs_f.$sbxfs_i\"; } 2>/dev/null && echo $sbxfs_i $sbxfs_x\n"
+        "sbxfs_x=; { read -r sbxfs_x <\"$sbxfs_f.$sbxfs_i\"; } 2>/dev/null &&\n"
+        "echo $sbxfs_i $sbxfs_x\n"
         "done\n"
         "for sbxfs_i in \"$sbxfs_f\".in.*; do\n"
-        "[ -e \"$sbxfs_i\" ] && sbxfs_x=${sbxfs_i#\"$sbxfs_f\".in.} && echo in ${sbxfs_x%%.*} ${sbxfs_x#*.}\n"
+        "[ -e \"$sbxfs_i\" ] || continue\n"
+        "sbxfs_x=${sbxfs_i#\"$sbxfs_f\".in.}\n"
+        "echo in ${sbxfs_x%%.*} ${sbxfs_x#*.}\n"
         "done\n"
         "exit 0\n";
 
@@ -524,7 +531,8 @@ static const char walk_proc[] =
         "sbxfs_x=${sbxfs_x##*) }; set -- $sbxfs_x\n"
         "case $1 in Z|X) continue;; esac\n"
         "case $sbxfs_g$sbxfs_o in *\" -$3 \"*|*\" $sbxfs_p \"*) continue;; esac\n"
-        "tr '\\000' '\\n' <\"$sbxfs_i\" 2>/dev/null | grep -Fqx \"SBXFS_BOX=$sbxfs_y\" || continue\n"
+        "tr '\\000' '\\n' <\"$sbxfs_i\" 2>/dev/null | "
+        "grep -Fqx \"SBXFS_BOX=$sbxfs_y\" || continue\n"
         "sbxfs_n=$((sbxfs_n+1)) sbxfs_o=\"$sbxfs_o$sbxfs_p \"\n"
         "done\n";
 static const char walk_groups[] = "sbxfs_o=\n"

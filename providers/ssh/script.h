@@ -16,8 +16,8 @@
  *      N.hole   bytes of output that were given back to the host's disk
  *
  * One that ends says so by N.rc: "end CODE MESSAGE LATE SENT", each but CODE may be "-". CODE is
- * that of the shell, in which 128 + n may be an exit code or a signal: a shell prints a message when
- * a child was killed by a signal (N.sup isn't empty: MESSAGE is "m"), but for INT and PIPE.
+ * that of the shell, in which 128 + n may be an exit code or a signal: a shell prints a message
+ * when a child was killed by a signal (N.sup isn't empty: MESSAGE is "m"), but for INT and PIPE.
  */
 #pragma once
 
@@ -58,8 +58,10 @@ int script_start(struct buf *to, const struct script_exec *s);
 
 /* The rest is for shell_run. `prefix` is run/N. */
 
-/* How it is, as lines: "rc ...", "pid ...", "alive 0|1", "took N", "in A B", "hole A B". None: "none",
- * and with `fence` that number can't be started any more. */
+/*
+ * How it is, as lines: "rc ...", "pid ...", "alive 0|1", "took N", "in A B", "hole.0 N". None:
+ * "none", and with `fence` that number can't be started any more.
+ */
 int script_attach(struct buf *to, const char *prefix, unsigned can, bool fence);
 
 /* For each: "rc LINE", "alive" or "dead", a line each, in order. */

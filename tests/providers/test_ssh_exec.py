@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands of ssh sandboxes: against a real sshd, with dash, bash and busybox as the account's shell and as sh."""
+"""Commands of ssh sandboxes on a real sshd; dash, bash and busybox are the account's shell, and sh."""
 
 import hashlib
 import os
@@ -214,9 +214,9 @@ def test_timeout_holds_without_us(host, d, box):
 # -- restarts, lost connections
 
 def test_end_is_kept_until_it_was_seen(d, box):
-    number = d.exec(box, "read x; echo got $x; exit 3", stdin=True)
+    number = d.exec(box, "read x; echo got $x; sleep 0.3; exit 3", stdin=True)
     d.do("write", box=box, number=number, text="this\n")
-    d.wait(box, number, taken=5)  # else it is ours to write again
+    d.wait(box, number, bytes=9)
     for _ in range(2):
         d.kill()
         d.start()
