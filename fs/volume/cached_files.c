@@ -460,6 +460,24 @@ ssize_t cached_read(struct volume *v, struct vol_op *op, struct vol_file *f, voi
 
 /* ---- writing ---- */
 
+/*
+ * A change said that the file has no path. Its node may still have one; else it was removed, and
+ * goes on for those that have it open.
+ */
+static void find_again(struct cached *c, uint64_t node, struct content *x)
+{
+        struct content *now = cached_set_content(c, node, x);
+
+        if (now != x) {
+                content_lock(x);
+                if (!x->is_removed)
+                        x->last = x->version;
+                x->is_removed = true;
+                content_unlock(x);
+        }
+        content_unref(now);
+}
+
 /* Numbers for stats, after a change. */
 static void end_change(struct content *x) RELEASE(x->lock)
 {
@@ -473,23 +491,36 @@ static void end_change(struct content *x) RELEASE(x->lock)
                 contents_trim(x->s);
 }
 
-ssize_t cached_write(struct volume *v, struct vol_op *op, struct vol_file *f, const void *data,
-                     size_t size, uint64_t offset)
+static int write_once(struct vol_file *f, const void *data, size_t size, uint64_t offset,
+                      bool to_end)
 {
-        bool to_end = f->is_append && !op->is_writeback;
         struct content *x = f->x;
-        int r = check_handle(v);
+        int r;
 
-        if (r == 0 && to_end)
-                r = check_version(v, op, f); /* a command may have moved the end */
-        if (r < 0)
-                return r;
         content_lock(x);
         if (to_end)
                 offset = x->parts.size;
         r = size > 0 ? content_write(x, data, size, offset) : 0;
         atomic_store(&f->has_written, true);
         end_change(x);
+        return r;
+}
+
+ssize_t cached_write(struct volume *v, struct vol_op *op, struct vol_file *f, const void *data,
+                     size_t size, uint64_t offset)
+{
+        bool to_end = f->is_append && !op->is_writeback;
+        int r = check_handle(v);
+
+        if (r == 0 && to_end)
+                r = check_version(v, op, f); /* a command may have moved the end */
+        if (r < 0)
+                return r;
+        r = write_once(f, data, size, offset, to_end);
+        if (r == -ESTALE) {
+                find_again(cached_of(v), f->open.node, f->x);
+                r = write_once(f, data, size, offset, to_end);
+        }
         return r < 0 ? r : (ssize_t)size;
 }
 
@@ -547,6 +578,8 @@ int cached_fallocate(struct volume *v, struct vol_op *op, struct vol_file *f, in
         content_lock(x);
         if ((mode & FALLOC_FL_KEEP_SIZE) == 0 && end > x->parts.size)
                 r = content_resize(x, end);
+        else
+                r = content_touch(x);
         if (r == 0 && (mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) != 0)
                 r = content_zero(x, offset, end);
         end_change(x);
@@ -726,6 +759,12 @@ int contents_setattr(struct cached *c, struct vol_op *op, uint64_t node, struct 
         else if (is_here)
                 r = set_here(x, what, to);
         end_change(x);
+        if (r == -ESTALE && is_here && !was_here) {
+                find_again(c, node, x);
+                content_lock(x);
+                r = set_here(x, what, to);
+                end_change(x);
+        }
         if (r == 0)
                 r = is_here ? send_now(op, x) : set_there(c, op, x, what, to);
         if (r == 0)

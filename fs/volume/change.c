@@ -309,6 +309,15 @@ int content_zero(struct content *x, uint64_t start, uint64_t end)
         return r;
 }
 
+int content_touch(struct content *x)
+{
+        int r = start_parts(x);
+
+        if (r == 0)
+                note_change(x, true);
+        return r;
+}
+
 int content_set(struct content *x, unsigned what, const struct stat *to)
 {
         struct timespec now = clock_timespec(clock_real_ns());

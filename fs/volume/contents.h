@@ -234,13 +234,16 @@ int contents_fetch(struct contents *s, struct call *call, struct content **xs,
 bool content_claim(struct content *x, struct content_fetch *fetch) REQUIRES(x->lock);
 void content_unclaim(struct content *x, struct content_fetch *fetch) REQUIRES(x->lock);
 
-/* ---- change.c: 0 or -errno; nothing is changed on failure ---- */
+/*
+ * ---- change.c: 0 or -errno; nothing is changed on failure. -ESTALE: it has no path any more ----
+ */
 
 /* It is empty now, and ours. `path`: of a file that has no entry yet, else NULL. */
 int content_start_whole(struct content *x, const char *path) REQUIRES(x->lock);
 int content_write(struct content *x, const void *data, size_t size, uint64_t offset)
         REQUIRES(x->lock);
 int content_resize(struct content *x, uint64_t size) REQUIRES(x->lock);
+int content_touch(struct content *x) REQUIRES(x->lock); /* as if bytes had changed */
 int content_zero(struct content *x, uint64_t start, uint64_t end) REQUIRES(x->lock);
 /* VOL_SET_MODE and times of a pinned or removed file. */
 int content_set(struct content *x, unsigned what, const struct stat *to) REQUIRES(x->lock);
