@@ -123,7 +123,8 @@ static bool on_file(struct cached_sibling_sink *to, const char *path, const stru
                         p->after = NULL;
                 return true;
         }
-        if ((uint64_t)k->st.st_size > CONTENT_SMALL || k->st.st_size == 0)
+        /* One of several names may have its content under another. */
+        if ((uint64_t)k->st.st_size > CONTENT_SMALL || k->st.st_size == 0 || k->st.st_nlink > 1)
                 return true;
         if (p->count >= p->count_max || p->bytes + (uint64_t)k->st.st_size > p->bytes_max) {
                 p->is_over = true;
