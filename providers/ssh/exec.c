@@ -244,7 +244,7 @@ int ssh_exec_start(struct box *box, struct call *c, const struct exec_req *in, s
 {
         _cleanup_(buf_wipe) struct buf script = BUF_INIT(SCRIPT_MAX);
         struct ssh_box *b = ssh_box_of(box);
-        const struct ssh_paths *paths;
+        const struct ssh_paths *paths = NULL;
         struct ssh_exec *x;
         int r = check_user(b, c, in->user);
 
@@ -252,7 +252,7 @@ int ssh_exec_start(struct box *box, struct call *c, const struct exec_req *in, s
                 r = ssh_box_check_runs(b, c);
         if (r == 0)
                 r = prepare(b, c, &paths);
-        if (r < 0)
+        if (r < 0 || !paths)
                 return r;
         x = exec_new(b, paths, in->number, to);
         if (!x)
@@ -393,12 +393,12 @@ int ssh_exec_attach(struct box *box, struct call *c, uint64_t number, const char
                     const uint64_t have[2], struct exec_sink *to, struct exec **ret)
 {
         struct ssh_box *b = ssh_box_of(box);
-        const struct ssh_paths *paths;
+        const struct ssh_paths *paths = NULL;
         struct found *f = calloc(1, sizeof(*f));
         struct ssh_exec *x;
         int r = f ? prepare(b, c, &paths) : call_fail(c, -ENOMEM, "out of memory");
 
-        x = r == 0 ? exec_new(b, paths, number, to) : NULL;
+        x = r == 0 && paths ? exec_new(b, paths, number, to) : NULL;
         if (r == 0 && !x)
                 r = call_fail(c, -ENOMEM, "out of memory");
         /* Without an id it may still be on its way there: it must not start after our answer. */
@@ -421,46 +421,46 @@ int ssh_exec_attach(struct box *box, struct call *c, uint64_t number, const char
 
 /* ---- stdin, signals, release ---- */
 
-int ssh_exec_write(struct exec *base, struct call *c, const void *data, size_t size, bool is_last)
+int ssh_exec_write(struct exec *x, struct call *c, const void *data, size_t size, bool is_last)
 {
-        struct ssh_exec *x = exec_of(base);
-        struct exec_host *eh = x->host;
+        struct ssh_exec *e = exec_of(x);
+        struct exec_host *eh = e->host;
         int r = 0;
 
         mutex_lock(&eh->lock);
-        if (x->is_ended || x->has_end || x->is_last || !x->has_stdin)
+        if (e->is_ended || e->has_end || e->is_last || !e->has_stdin)
                 r = -EPIPE;
-        else if (x->input_at + x->input.size + size > exec_taken_locked(eh, x) + EXEC_STDIN_WINDOW)
+        else if (e->input_at + e->input.size + size > exec_taken_locked(eh, e) + EXEC_STDIN_WINDOW)
                 r = -EAGAIN;
         else if (size > 0)
-                r = buf_add(&x->input, data, size);
+                r = buf_add(&e->input, data, size);
         if (r == 0) {
-                x->is_last = is_last;
-                x->feed_ns = 0;
-                x->due_ns = 0; /* it is told how far it is taken */
+                e->is_last = is_last;
+                e->feed_ns = 0;
+                e->due_ns = 0; /* it is told how far it is taken */
                 exec_wake_locked(eh);
         }
         mutex_unlock(&eh->lock);
         return r < 0 ? call_fail_errno(c, r, "stdin") : 0;
 }
 
-int ssh_exec_signal(struct exec *base, struct call *c, int signal)
+int ssh_exec_signal(struct exec *x, struct call *c, int signal)
 {
         _cleanup_(buf_done) struct buf script = BUF_INIT(64 * 1024);
-        struct ssh_exec *x = exec_of(base);
+        struct ssh_exec *e = exec_of(x);
         bool is_ended;
         int r, code = 0;
 
         if (signal < 1 || signal > 64)
                 return call_fail(c, -EINVAL, "signal %d", signal);
-        mutex_lock(&x->host->lock);
-        is_ended = x->is_ended;
-        mutex_unlock(&x->host->lock);
+        mutex_lock(&e->host->lock);
+        is_ended = e->is_ended;
+        mutex_unlock(&e->host->lock);
         if (is_ended)
                 return call_fail(c, -ESRCH, "it has ended");
-        r = script_signal(&script, x->prefix, host_known(x->host->host), signal);
+        r = script_signal(&script, e->prefix, host_known(e->host->host), signal);
         if (r == 0)
-                r = shell_run_buf(x->host->host, c, buf_str(&script), NULL, &code);
+                r = shell_run_buf(e->host->host, c, buf_str(&script), NULL, &code);
         if (r < 0)
                 return c->sentence[0] ? r : call_fail_errno(c, r, "signal");
         if (code == 3)
@@ -468,19 +468,19 @@ int ssh_exec_signal(struct exec *base, struct call *c, int signal)
         return code != 0 ? call_wrap(c, -EIO, "signal") : 0;
 }
 
-void ssh_exec_release(struct exec *base)
+void ssh_exec_release(struct exec *x)
 {
-        struct ssh_exec *x = exec_of(base);
-        struct exec_host *eh = x->host;
+        struct ssh_exec *e = exec_of(x);
+        struct exec_host *eh = e->host;
 
         mutex_lock(&eh->lock);
-        x->sink = NULL;
-        while (x->is_calling && !pthread_equal(x->caller, pthread_self()))
+        e->sink = NULL;
+        while (e->is_calling && !pthread_equal(e->caller, pthread_self()))
                 cond_wait(&eh->changed, &eh->lock);
-        if (x->is_ended)
-                exec_forget_locked(eh, x);
-        x->due_ns = 0;
-        exec_unref_locked(eh, x);
+        if (e->is_ended)
+                exec_forget_locked(eh, e);
+        e->due_ns = 0;
+        exec_unref_locked(eh, e);
         exec_wake_locked(eh);
         mutex_unlock(&eh->lock);
 }
@@ -491,10 +491,10 @@ int ssh_exec_signal_all(struct ssh_box *b, struct call *c, int signal)
 {
         _cleanup_(buf_done) struct buf script = BUF_INIT(64 * 1024);
         _cleanup_(buf_done) struct buf out = BUF_INIT(4096);
-        const struct ssh_paths *paths;
+        const struct ssh_paths *paths = NULL;
         int code = 0, r = prepare(b, c, &paths);
 
-        if (r == 0)
+        if (r == 0 && paths)
                 r = script_signal_all(&script, paths->run, b->key, host_known(b->host), signal);
         if (r == 0)
                 r = shell_run_buf(b->host, c, buf_str(&script), &out, &code);

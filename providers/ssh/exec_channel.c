@@ -4,6 +4,7 @@
  * kept while commands come; more when they come faster than channels open.
  */
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <time.h>
@@ -139,6 +140,7 @@ int channel_take(struct exec_host *eh, struct call *c, struct ssh_exec *x)
                 r = channel_open(eh, c, &ch);
         if (r < 0)
                 return r;
+        assert(ch);
         mutex_lock(&eh->lock);
         ch->exec = x;
         x->channel = ch;
@@ -214,7 +216,7 @@ static void open_spare(struct exec_host *eh)
         if (r < 0) {
                 eh->spare_count--;
                 eh->spare_retry_ns = clock_after(SPARE_RETRY_NS);
-        } else {
+        } else if (ch) {
                 list_add_tail(&eh->spares, &ch->link);
         }
         mutex_unlock(&eh->lock);
