@@ -28,7 +28,9 @@ int ssh_spot_init(struct spot *s, struct box *b, struct call *c)
                 r = host_probe(s->box->host, c);
         if (r < 0)
                 return r;
-        s->has_find = (r & HOST_SHELL) != 0 && (r & HOST_FIND_PRINTF) != 0;
+        s->has_shell = (r & HOST_SHELL) != 0;
+        s->has_find = s->has_shell && (r & HOST_FIND_PRINTF) != 0;
+        s->has_touch = s->has_find && (r & HOST_TOUCH_NS) != 0;
         r = host_link(s->box->host, c, HOST_CONTROL, &s->link);
         if (r < 0)
                 return r;

@@ -2,10 +2,12 @@
 /*
  * Parts of the ssh provider's files, for files*.c only: files.c (what is asked and read),
  * files_list.c and files_find.c (listings by find of the helper shell, or by SFTP), files_apply.c,
- * files_window.c, files_large.c and files_left.c (changes), files_lanes.c, files_why.c (what an error really was).
+ * files_window.c, files_large.c and files_left.c (changes), files_after.c (what they made),
+ * files_lanes.c, files_why.c (what an error really was).
  *
  * Times: find tells nanoseconds, SFTP seconds (tv_nsec 0). Where the host has such a find, every
- *        listing and box_stat comes from it.
+ *        listing and box_stat comes from it, and what changes made. SFTP sets seconds; touch adds
+ *        the rest.
  */
 #pragma once
 
@@ -27,7 +29,9 @@ struct spot {
         const struct ssh_paths *paths;
         struct ssh_link *link; /* HOST_CONTROL */
         struct sftp *sftp; /* of the link */
+        bool has_shell;
         bool has_find; /* of GNU, by the helper shell */
+        bool has_touch; /* likewise, with nanoseconds */
 };
 
 int ssh_spot_init(struct spot *s, struct box *b, struct call *c);
@@ -55,6 +59,7 @@ struct found {
 /* Told by bytes; entry is called for each whole line. */
 struct find_parser {
         struct buf pending;
+        bool is_given; /* find_print_given */
         int (*entry)(void *ctx, const struct found *f); /* non-zero ends it */
         void *ctx;
 };
@@ -64,10 +69,24 @@ struct find_parser {
 
 /* The arguments of find(1) that print what find_parse reads; with its quotes. */
 extern const char find_print[];
+/* The same of what find was given, by the path that it was given, as it is; and its atime. */
+extern const char find_print_given[];
 int find_parse(struct find_parser *p, const void *data, size_t size); /* 0; -EPROTO; entry's */
 
 /* Attributes of one path by find. -ENOENT: not there, or it couldn't be looked at. */
 int find_stat(struct spot *s, struct call *c, const char *path, struct stat *ret);
+
+/* ---- files_after.c ---- */
+
+/* Whether touch alone sets the times of this CHANGE_SET: SFTP would also set the other time, */
+bool is_set_by_touch(const struct spot *s, const struct change *x);
+/* or follow the link that it is. */
+bool follows_links(const struct spot *s);
+/*
+ * When changes are done: the times of those that have nanoseconds, and what each file is now. One
+ * round trip; each change keeps its result, whatever comes of this.
+ */
+void after_changes(struct spot *s, struct call *c, struct change *changes, size_t count);
 
 /* ---- files_why.c ---- */
 

@@ -7,6 +7,8 @@
 #include "providers/ssh/files_window.h"
 #include "transport/base/cleanup.h"
 
+#define AFTER_CHANGES 512 /* whose files are looked at together; more only wait longer */
+
 /* One run, from changes[*at] on. */
 static int run_some(struct window *w, struct change *changes, size_t count, size_t *at)
 {
@@ -23,10 +25,14 @@ int ssh_apply(struct box *b, struct call *c, struct change *changes, size_t coun
 
         if (r == 0)
                 left_remove(&s, c);
-        for (size_t at = 0; r == 0 && at < count;) {
+        for (size_t at = 0, looked = 0; r == 0 && at < count;) {
                 window_init(w, &s, c);
                 r = run_some(w, changes, count, &at);
                 window_done(w);
+                if (r == 0 && (at == count || at - looked >= AFTER_CHANGES)) {
+                        after_changes(&s, c, changes + looked, at - looked);
+                        looked = at;
+                }
         }
         return r;
 }

@@ -17,8 +17,11 @@
 #include "transport/base/list.h"
 
 /* A '!' before those directories that can't be read. */
-const char find_print[] = "\\( ! -type d -o -readable -executable -o -printf '!' \\) "
-                          "-printf '%y %m %s %T@ %C@ %i %n %b %D %P\\0%l\\0'";
+#define FIND_CLOSED "\\( ! -type d -o -readable -executable -o -printf '!' \\) "
+#define FIND_NUMBERS "%y %m %s %T@ %C@ %i %n %b %D "
+
+const char find_print[] = FIND_CLOSED "-printf '" FIND_NUMBERS "%P\\0%l\\0'";
+const char find_print_given[] = FIND_CLOSED "-printf '" FIND_NUMBERS "%A@ %p\\0%l\\0'";
 
 /* ---- numbers ---- */
 
@@ -86,7 +89,7 @@ static mode_t type_of(char letter)
 
 /* ---- lines ---- */
 
-static bool parse_line(const char *at, struct found *ret)
+static bool parse_line(const char *at, bool is_given, struct found *ret)
 {
         uint64_t mode, size, ino, nlink, blocks;
         struct stat *st = &ret->st;
@@ -111,7 +114,7 @@ static bool parse_line(const char *at, struct found *ret)
         st->st_blocks = (blkcnt_t)blocks;
         st->st_atim = st->st_mtim; /* not asked for: it would be a fifth of all that is sent */
         ret->path = at;
-        return true;
+        return !is_given || take_time(&ret->path, &st->st_atim);
 }
 
 /* One file, if all of it is there: the bytes it took, 0 when it isn't. */
@@ -127,7 +130,8 @@ static int parse_one(struct find_parser *p, const char *data, size_t size, size_
         if (!end)
                 return size > FIND_LINE_MAX ? -EPROTO : 0;
         target++;
-        if (!parse_line(data, &f) || (f.path[0] && !is_path_below(f.path)))
+        if (!parse_line(data, p->is_given, &f) ||
+            (!p->is_given && f.path[0] && !is_path_below(f.path)))
                 return -EPROTO;
         if (S_ISLNK(f.st.st_mode) && target[0] && strlen(target) < PATH_MAX)
                 f.target = target;

@@ -43,6 +43,15 @@ static bool has_one_time(const struct change *x)
         return x->kind == CHANGE_SET && times != 0 && times != (FILE_SET_ATIME | FILE_SET_MTIME);
 }
 
+/* Its times need a look at what it is. */
+static bool needs_look(const struct window *w, const struct change *x)
+{
+        bool sets_times = x->kind == CHANGE_SET && (x->what & (FILE_SET_ATIME | FILE_SET_MTIME));
+
+        return sets_times && !is_set_by_touch(w->spot, x) &&
+               (has_one_time(x) || follows_links(w->spot));
+}
+
 static struct sftp_set set_of(const struct window_item *i)
 {
         const struct change *x = i->x;
@@ -53,7 +62,7 @@ static struct sftp_set set_of(const struct window_item *i)
                 set.what |= SFTP_SET_MODE;
         if (x->what & FILE_SET_SIZE)
                 set.what |= SFTP_SET_SIZE;
-        if ((x->what & (FILE_SET_ATIME | FILE_SET_MTIME)) == 0)
+        if ((x->what & (FILE_SET_ATIME | FILE_SET_MTIME)) == 0 || i->is_for_touch)
                 return set;
         set.what |= SFTP_SET_TIMES;
         set.atime = x->what & FILE_SET_ATIME ? x->atime
@@ -78,7 +87,7 @@ static bool is_related(const char *a, const char *b)
 /* Whether what must be opened, or looked at, beforehand is first made by an earlier change. */
 static bool depends(const struct window *w, const struct change *x)
 {
-        bool is_opened = x->kind == CHANGE_WRITE || has_one_time(x) ||
+        bool is_opened = x->kind == CHANGE_WRITE || needs_look(w, x) ||
                          (x->kind == CHANGE_STORE && w->is_beside);
 
         for (size_t i = 0; is_opened && i < w->count; i++) {
@@ -193,8 +202,11 @@ bool window_add(struct window *w, struct change *x)
         if (w->count > 0 && is_large(w->items[0].x))
                 return false;
         *i = (struct window_item){.x = x};
+        x->has_st = false;
+        x->st = (struct stat){0};
         r = prepare(w, i);
         i->error = r < 0 ? r : NOTHING_YET;
+        i->is_for_touch = is_set_by_touch(w->spot, x);
         w->bytes += size;
         w->count++;
         return true;
@@ -276,7 +288,7 @@ static void add_open(struct batch *b, struct window_item *i)
         } else if (i->x->kind == CHANGE_WRITE) {
                 op = add(b, i, SFTP_OPEN, i->path);
                 op->flags = SFTP_FOR_WRITE;
-        } else if (has_one_time(i->x)) {
+        } else if (needs_look(b->w, i->x)) {
                 (void)add(b, i, SFTP_LSTAT, i->path);
         }
 }
@@ -313,6 +325,7 @@ static int take_opened(struct window *w, const struct sftp_op *op)
 
         if (op->type == SFTP_LSTAT) {
                 i->atime = i->x->what & FILE_SET_MTIME ? op->st.st_atim : op->st.st_mtim;
+                i->is_for_touch = S_ISLNK(op->st.st_mode) && follows_links(w->spot);
                 if (op->error < 0)
                         i->error = op->error;
                 return 0;
@@ -504,7 +517,8 @@ static void add_set(struct batch *b, struct window_item *i)
         /* A mode, or a size, of a link is nothing that anybody sets. */
         bool is_of_link = can && set.what == SFTP_SET_TIMES;
 
-        add(b, i, is_of_link ? SFTP_LSETSTAT : SFTP_SETSTAT, i->path)->set = set;
+        if (set.what != 0)
+                add(b, i, is_of_link ? SFTP_LSETSTAT : SFTP_SETSTAT, i->path)->set = set;
         (void)add(b, i, SFTP_LSTAT, i->path);
 }
 
@@ -543,17 +557,18 @@ static void add_names(struct batch *b, struct window_item *i)
         }
 }
 
-/* What it is now: exact times where we set them, or where nobody sees finer ones. */
+/* What it is now: exact where we set its times, or where nobody sees finer ones. */
 static void take_stat(const struct window *w, struct window_item *i, const struct sftp_op *op)
 {
         struct change *x = i->x;
         bool is_new = x->kind == CHANGE_MKDIR || x->kind == CHANGE_SYMLINK;
         bool is_exact = (x->what & FILE_SET_MTIME) != 0 && x->mtime.tv_sec == op->st.st_mtim.tv_sec;
 
-        if (op->error < 0 || (w->spot->has_find && !is_new && !is_exact))
+        if (op->error < 0)
                 return;
         x->st = op->st;
-        x->has_st = true;
+        x->has_st =
+                i->is_for_touch ? !w->spot->has_shell : !w->spot->has_find || is_new || is_exact;
 }
 
 static void take_names(struct batch *b)
@@ -563,7 +578,7 @@ static void take_names(struct batch *b)
                 struct window_item *i = op->ctx;
                 bool is_stat = op->type == SFTP_LSTAT || op->type == SFTP_FSTAT;
 
-                if (i->error > 0 && op->error < 0 && !is_stat)
+                if (i->error > 0 && op->error < 0 && (!is_stat || i->is_for_touch))
                         i->error = op->error;
                 if (i->error > 0 && is_stat)
                         take_stat(b->w, i, op);

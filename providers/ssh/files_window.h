@@ -29,6 +29,7 @@ struct window_item {
         struct timespec atime; /* of CHANGE_SET, where only the other is given */
         int error; /* what came of it so far; 1: nothing yet */
         bool is_moved; /* temp isn't there any more */
+        bool is_for_touch; /* SFTP doesn't set its times */
 };
 
 struct window {

@@ -198,6 +198,12 @@ static const char probe_script[] =
         "says mv-t mv no-target\n"
         "[ -r /proc/self/stat ] && printf ' proc'\n"
         "sleep 0.01 2>/dev/null && printf ' sleep-fraction'\n"
+        "if d=$(mktemp -d 2>/dev/null); then\n"
+        "ln -s none \"$d/l\" && touch -chm -d @1000000007.123456789 \"$d/l\"\n"
+        "case $(find \"$d/l\" -maxdepth 0 -printf %T@) in 1000000007.123456789*) "
+        "printf ' touch-ns';; esac\n"
+        "rm -rf \"$d\"\n"
+        "fi 2>/dev/null\n"
         "exit 0\n";
 
 static const struct {
@@ -221,6 +227,7 @@ static const struct {
         {"mv-t", HOST_MV_T},
         {"dd", HOST_DD},
         {"tee", HOST_TEE},
+        {"touch-ns", HOST_TOUCH_NS},
 };
 
 static int read_words(const char *text)

@@ -85,6 +85,7 @@ enum host_can {
         HOST_MV_T = 1 << 14, /* mv -T */
         HOST_DD = 1 << 15,
         HOST_TEE = 1 << 16,
+        HOST_TOUCH_NS = 1 << 17, /* touch -h -d @S.NNNNNNNNN, of a link itself (GNU) */
 };
 
 /* Connections of a host. Each has a file channel; the first also carries the programs. */

@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from box_files import (EXCLUSIVE, NOREPLACE, Files, link, mkdir, rename, rmdir, set_mode, set_size, set_times, store,
-                       symlink, unlink, write)
+from box_files import (EXCLUSIVE, NOREPLACE, Files, change, link, mkdir, rename, rmdir, set_mode, set_size,
+                       set_times, store, symlink, unlink, write)
 from driver import Refused
 from support import mounts
 from support.sshd import Sshd, new_user
 
 KINDS = ["local-cached", "ssh", "ssh-sftp"]  # the last: a host without a shell for us
 MTIME = [1600000000, 0]  # whole seconds: SFTP has no more
+NS = 123456789  # what touch adds to them, where the host has a shell
 HARD_NAMES = ["a b", "it's", 'say "hi"', "-rf", "new\nline", "tab\there", "*", "$(x)`y`", "back\\slash", "%s%d",
               "~", "#x", "ümläut", "\udcff\udcfe", " ", "trailing ", "{1..3}", "a;b&c|d", "x" * 255, "\x01\x7f",
               ".sbxfs", ".sbxfs-mine", "[", "=", "!", "\\n"]
@@ -519,6 +520,89 @@ def test_set(f):
     assert os.lstat(f.real / "x").st_mtime != 1400000000
 
 
+def times(f, path):
+    real = os.lstat(f.real / path)
+    return divmod(real.st_mtime_ns, 10**9)
+
+
+def test_times_have_their_nanoseconds(f):
+    """Where the host has a shell; by SFTP alone, seconds."""
+    ns = NS if f.has_shell else 0
+    f.must(mkdir("d"))
+    results = f.must(store("a", b"1", mtime=[MTIME[0], NS]), store("d/b", b"1", mtime=[MTIME[0] + 1, NS + 1]),
+                     store("-c d'", b"1", mtime=[MTIME[0] + 2, 7]), store("plain", b"1", mtime=MTIME),
+                     store("now", b"1"), symlink("l", "a"))
+    assert all(each.st for each in results) or not f.has_shell
+    assert times(f, "a") == (MTIME[0], ns) and times(f, "d/b") == (MTIME[0] + 1, ns and ns + 1)
+    assert times(f, "-c d'") == (MTIME[0] + 2, ns and 7) and times(f, "plain") == (MTIME[0], 0)
+    for name, result in zip(("a", "d/b", "-c d'", "plain"), results):
+        is_as_there(f, name, result.st)
+        assert result.st.mtime == times(f, name)
+    results = f.must(write("a", b"2", [0, 1], mtime=[MTIME[0] + 3, NS]), set_times("d", [MTIME[0] + 4, NS]),
+                     set_times("plain", [5, NS], atime=[6, NS]), set_times("l", [MTIME[0] + 5, NS]))
+    assert times(f, "a") == (MTIME[0] + 3, ns) and times(f, "d") == (MTIME[0] + 4, ns)
+    assert times(f, "plain") == (5, ns) and os.lstat(f.real / "plain").st_atime_ns == 6 * 10**9 + ns
+    assert times(f, "l") == (MTIME[0] + 5, ns), "a link is not followed"
+    assert [each.st.mtime for each in results] == [times(f, path) for path in ("a", "d", "plain", "l")]
+    f.must(set_times("", [MTIME[0] + 6, NS]))
+    assert times(f, "") == (MTIME[0] + 6, ns)
+
+
+def test_an_atime_alone_leaves_the_mtime(f):
+    f.must(store("x", b"1", mtime=[MTIME[0], NS]))
+    before = os.lstat(f.real / "x").st_mtime_ns
+    f.must(change("set", "x", atime=[1500000000, NS]))
+    real = os.lstat(f.real / "x")
+    assert real.st_mtime_ns == before and real.st_atime_ns // 10**9 == 1500000000
+    assert f.one(change("set", "none", atime=[1500000000, 0])).error == "ENOENT"
+
+
+def test_times_go_with_the_file(f):
+    """What later changes of the same run did to it."""
+    ns = NS if f.has_shell else 0
+    first, last = [MTIME[0], NS], [MTIME[0] + 9, NS]
+    f.must(mkdir("d"), store("d/in", mtime=first), rename("d", "e"), store("x", b"1", mtime=first), rename("x", "y"),
+           store("x", b"22", mtime=last), store("gone", mtime=first), unlink("gone"), store("t", mtime=first),
+           link("t", "u"), unlink("t"), store("over", b"1", mtime=first), store("over", b"22"),
+           store("twice", mtime=first), set_times("twice", last), store("cut", b"123", mtime=first),
+           set_size("cut", 1), store("a", b"a", mtime=first), store("b", b"b", mtime=last), rename("a", "b"))
+    assert times(f, "e/in") == times(f, "y") == times(f, "u") == times(f, "b") == (MTIME[0], ns)
+    assert times(f, "x") == times(f, "twice") == (MTIME[0] + 9, ns)
+    assert times(f, "over")[0] > MTIME[0] + 9 and times(f, "cut")[0] > MTIME[0] + 9
+    assert set(os.listdir(f.real)) == {"e", "y", "x", "u", "over", "twice", "cut", "b"}
+
+
+def test_each_change_says_what_the_file_is_now(f):
+    f.must(mkdir("d"), *[store("%d" % i, b"%d" % i) for i in range(5)])
+    names = ["0", "r1", "2", "3", "l2", "new", "d2", "link", "d", ""]
+    results = f.must(set_mode("0", 0o600), rename("1", "r1"), write("2", b"more", [0, 4]), set_size("3", 100),
+                     link("4", "l2"), store("new", b"new", 0o751), mkdir("d2", 0o700), symlink("link", "d"),
+                     set_mode("d", 0o711), set_mode("", 0o755))
+    for name, result in zip(names, results):
+        assert result.st, name
+        is_as_there(f, name, result.st)
+        if f.has_shell:
+            real = os.lstat(f.real / name)
+            assert result.st.mtime == divmod(real.st_mtime_ns, 10**9) and result.st.ino == real.st_ino
+            assert result.st.nlink == real.st_nlink
+
+
+def test_a_write_of_somebody_else_keeps_its_time(remote):
+    """It comes between our rename and our touch, which would hide it."""
+    f, _ = remote(ms=60)
+    for wait_ms in (90, 110, 130, 150, 170, 190, 210):
+        f.must(store("x", b"old"))
+        pending = f.ask("f_apply", changes=[store("x", b"ours", mtime=[MTIME[0], NS])])
+        time.sleep(wait_ms / 1000)
+        data = (f.real / "x").read_bytes()
+        with open(f.real / "x", "r+b") as file:
+            file.write(b"more")
+        wrote = os.lstat(f.real / "x").st_mtime_ns
+        f.driver.get(pending)
+        if (f.real / "x").read_bytes() == b"more" and data == b"ours":
+            assert os.lstat(f.real / "x").st_mtime_ns == wrote
+
+
 def test_an_ordered_run_is_carried_out_in_order(f):
     results = f.apply(mkdir("p"), store("p/x", b"1"), rename("p", "q"), store("q/x", b"2"), rename("q/x", "q/y"),
                       store("p/x", b"3"), mkdir("q"), unlink("q/y"), rmdir("q"), mkdir("q"), symlink("q/l", "t"))
@@ -771,6 +855,21 @@ def test_a_server_without_extensions(drive, base):
         assert f.one(store("e", b"1")).error == "EISDIR"
         assert f.one(store("x", b"1", flags=EXCLUSIVE)).error == "EEXIST"
         assert temporary(f) == []
+        f.must(symlink("l", "x"), set_times("l", [1400000000, NS], atime=[1300000000, 0]))
+        assert times(f, "l") == (1400000000, NS) and os.lstat(f.real / "x").st_mtime == MTIME[0]
+        driver.destroy("k1")
+
+
+def test_links_without_a_shell_and_extensions(drive, base):
+    with Sshd(base / "sshd", sftp="internal-sftp -P lsetstat", config=["ForceCommand internal-sftp -P lsetstat"]) \
+            as server:
+        driver = drive(kind="ssh", pairs=ssh_section(server))
+        driver.create("k1")
+        f = Files(driver, "k1", "/")
+        f.real = Path(f.workdir())
+        f.must(store("x", b"1", mtime=MTIME), symlink("l", "x"), set_times("l", [1400000000, 0]),
+               set_times("x", [1500000000, 0]))
+        assert os.lstat(f.real / "x").st_mtime == 1500000000 and os.lstat(f.real / "l").st_mtime > 1600000000
         driver.destroy("k1")
 
 

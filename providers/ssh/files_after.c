@@ -1,0 +1,433 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What changes made, by the helper shell and in one round trip for all of them: touch adds the
+ * nanoseconds to times that SFTP has set, and find tells what each file is now.
+ *
+ * Somebody there may have written to a file since it was renamed into place: its mtime is touched
+ * only while it is the second that SFTP set, exactly; else that write would look like ours.
+ *
+ * A file is looked for where later changes of the same run have brought it. The script is in the
+ * working directory; paths begin with "./".
+ */
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "providers/quote.h"
+#include "providers/ssh/files.h"
+#include "providers/ssh/shell.h"
+#include "transport/base/cleanup.h"
+#include "transport/base/clock.h"
+#include "transport/base/list.h"
+
+#define SCRIPT_MAX ((size_t)4 << 20)
+#define BATCH_FILES 64 /* of one find, and looked at before the first of them is touched */
+#define BATCH_BYTES ((size_t)64 * 1024)
+#define AFTER_NS (10 * NS_PER_S) /* without a byte: what was done is done, people wait */
+
+#define TIMES (FILE_SET_ATIME | FILE_SET_MTIME)
+
+/* A change and the file that it left behind. */
+struct trace {
+        struct change *x;
+        char *path; /* below the working directory */
+};
+
+/* A file, with what its changes together ask for. */
+struct target {
+        const char *path;
+        struct timespec mtime, atime;
+        bool touches_mtime, touches_atime;
+        bool is_unset; /* SFTP didn't set its mtime */
+        bool is_found;
+        struct stat st;
+};
+
+struct after {
+        struct shell_sink sink;
+        struct find_parser parser;
+        struct spot *spot;
+        struct trace *traces; /* by path, then in their order */
+        size_t trace_count;
+        struct target *targets; /* by path */
+        size_t target_count;
+        size_t told; /* targets before this one had their chance */
+};
+
+bool is_set_by_touch(const struct spot *s, const struct change *x)
+{
+        return s->has_touch && x->kind == CHANGE_SET && (x->what & TIMES) == FILE_SET_ATIME;
+}
+
+bool follows_links(const struct spot *s)
+{
+        return (sftp_features(s->sftp) & SFTP_CAN_LSETSTAT) == 0;
+}
+
+/* ---- where files are now ---- */
+
+/* `path` is `dir` or below it: what comes behind `dir`; else NULL. */
+static const char *rest_below(const char *path, const char *dir)
+{
+        size_t n = strlen(dir);
+
+        return strncmp(path, dir, n) == 0 && (path[n] == '/' || !path[n]) ? path + n : NULL;
+}
+
+/* What one change does to the file at *path: moves it, or removes that name (*path is NULL then). */
+static int follow_one(const struct change *x, char **path)
+{
+        const char *rest = rest_below(*path, x->path);
+        bool is_gone = false;
+        char *moved = NULL;
+
+        switch (x->kind) {
+        case CHANGE_RENAME:
+                if (rest && asprintf(&moved, "%s%s", x->to, rest) < 0)
+                        return -ENOMEM;
+                is_gone = !rest && strcmp(*path, x->to) == 0;
+                break;
+        case CHANGE_STORE:
+        case CHANGE_UNLINK:
+        case CHANGE_RMDIR: is_gone = rest && !rest[0]; break;
+        case CHANGE_WRITE:
+        case CHANGE_MKDIR:
+        case CHANGE_SYMLINK:
+        case CHANGE_LINK:
+        case CHANGE_SET: break;
+        }
+        if (moved || is_gone) {
+                free(*path);
+                *path = moved;
+        }
+        return 0;
+}
+
+/* Where the file is after all of them that is at `path` before the first; NULL: no more. */
+static int follow(const struct change *changes, size_t count, const char *path, char **ret)
+{
+        char *at = strdup(path);
+        size_t linked = count;
+        int r = at ? 0 : -ENOMEM;
+
+        for (size_t i = 0; r == 0 && at && i < count; i++) {
+                const struct change *x = &changes[i];
+
+                if (x->error != 0)
+                        continue;
+                if (x->kind == CHANGE_LINK && strcmp(x->path, at) == 0)
+                        linked = i;
+                r = follow_one(x, &at);
+        }
+        if (r == 0 && !at && linked < count) {
+                const struct change *link = &changes[linked];
+
+                return follow(link + 1, count - linked - 1, link->to, ret);
+        }
+        *ret = at;
+        return r;
+}
+
+static const char *path_made(const struct change *x)
+{
+        if (x->error != 0 || x->kind == CHANGE_UNLINK || x->kind == CHANGE_RMDIR)
+                return NULL;
+        return x->kind == CHANGE_RENAME || x->kind == CHANGE_LINK ? x->to : x->path;
+}
+
+static int by_path(const void *a, const void *b)
+{
+        const struct trace *ta = a, *tb = b;
+        int order = strcmp(ta->path, tb->path);
+
+        return order != 0 ? order : (ta->x > tb->x) - (ta->x < tb->x);
+}
+
+static int trace_all(struct after *a, struct change *changes, size_t count)
+{
+        int r = 0;
+
+        a->traces = calloc(count + 1, sizeof(*a->traces));
+        a->targets = calloc(count + 1, sizeof(*a->targets));
+        if (!a->traces || !a->targets)
+                return -ENOMEM;
+        for (size_t i = 0; r == 0 && i < count; i++) {
+                const char *made = path_made(&changes[i]);
+                char *path = NULL;
+
+                if (made)
+                        r = follow(changes + i + 1, count - i - 1, made, &path);
+                if (path)
+                        a->traces[a->trace_count++] = (struct trace){&changes[i], path};
+        }
+        qsort(a->traces, a->trace_count, sizeof(*a->traces), by_path);
+        return r;
+}
+
+/* ---- what is to be done ---- */
+
+static bool is_link_to_touch(const struct spot *s, const struct change *x)
+{
+        return x->kind == CHANGE_SET && (x->what & TIMES) != 0 && S_ISLNK(x->st.st_mode) &&
+               follows_links(s);
+}
+
+/* What SFTP told, and did, isn't all: a directory or a link that is new has no time of ours. */
+static bool is_unfinished(const struct spot *s, const struct change *x)
+{
+        bool adds_ns = ((x->what & FILE_SET_MTIME) != 0 && x->mtime.tv_nsec != 0) ||
+                       ((x->what & FILE_SET_ATIME) != 0 && x->atime.tv_nsec != 0);
+
+        if (!path_made(x))
+                return false;
+        return (s->has_find && !x->has_st) || (s->has_touch && adds_ns) || is_link_to_touch(s, x);
+}
+
+static void ask_for(struct target *t, const struct spot *s, const struct change *x)
+{
+        bool is_link = is_link_to_touch(s, x);
+        bool has_mtime = (x->what & FILE_SET_MTIME) != 0, has_atime = x->what & FILE_SET_ATIME;
+
+        if (has_mtime || x->kind == CHANGE_STORE || x->kind == CHANGE_WRITE ||
+            (x->what & FILE_SET_SIZE)) {
+                t->mtime = x->mtime;
+                t->touches_mtime = has_mtime && (is_link || (s->has_touch && x->mtime.tv_nsec));
+                t->is_unset = is_link;
+        }
+        if (has_atime) {
+                t->atime = x->atime;
+                t->touches_atime =
+                        is_link || is_set_by_touch(s, x) || (s->has_touch && x->atime.tv_nsec != 0);
+        }
+}
+
+static void find_targets(struct after *a)
+{
+        for (size_t i = 0; i < a->trace_count; i++) {
+                const struct trace *at = &a->traces[i];
+
+                if (i == 0 || strcmp(at->path, at[-1].path) != 0)
+                        a->targets[a->target_count++].path = at->path;
+                ask_for(&a->targets[a->target_count - 1], a->spot, at->x);
+        }
+}
+
+/* ---- the script ---- */
+
+/*
+ * b PATH...: w has a word for each, "-" or what its mtime is, the new mtime and the new atime, each
+ * "-" for none. Its own words: is, what find says of all mtimes; v, s, m, a, of one file.
+ */
+static const char script_head[] =
+        "c() { k=$#; }\n"
+        "b() {\n"
+        "if [ \"$w\" ]; then\n"
+        "is=$(find \"$@\" -maxdepth 0 -printf '%%T@ ')\n"
+        "c $is\n"
+        "[ $k -eq $# ] || is=\n"
+        "for p do\n"
+        "v=${w%%%% *}; w=${w#* }; s=${is%%%% *}; is=${is#* }\n"
+        "[ \"$v\" != - ] || continue\n"
+        "[ \"$s\" ] || s=$(find \"$p\" -maxdepth 0 -printf %%T@)\n"
+        "a=${v##*,}; v=${v%%,*}; m=${v#*,}; v=${v%%%%,*}\n"
+        "case $s in \"$v\".*[1-9]*) m=-;; \"$v\".*) ;; *) [ \"$v\" = - ] || m=-;; esac\n"
+        "[ \"$m\" = - ] || touch -chm -d \"@$m\" -- \"$p\"\n"
+        "[ \"$a\" = - ] || touch -cha -d \"@$a\" -- \"$p\"\n"
+        "done\n"
+        "fi\n"
+        "find \"$@\" -maxdepth 0 %s\n"
+        "} 2>/dev/null\n";
+
+static int add_time(struct buf *to, const struct timespec *t, bool has_ns)
+{
+        long long seconds = t->tv_sec;
+        bool is_negative = seconds < 0 && t->tv_nsec > 0; /* -1 and a half: -0.5 */
+
+        if (!has_ns)
+                return buf_addf(to, "%lld", seconds);
+        return buf_addf(to, "%s%lld.%09ld", is_negative ? "-" : "",
+                        is_negative ? -(seconds + 1) : seconds,
+                        is_negative ? 1000000000 - t->tv_nsec : t->tv_nsec);
+}
+
+static int add_path(struct buf *to, const char *path)
+{
+        char *dotted;
+        int r;
+
+        if (!path[0])
+                return buf_add_str(to, ".");
+        if (asprintf(&dotted, "./%s", path) < 0)
+                return -ENOMEM;
+        r = quote_add(to, dotted);
+        free(dotted);
+        return r;
+}
+
+static int add_word(struct buf *to, const struct target *t, bool has_ns)
+{
+        bool is_checked = t->touches_mtime && !t->is_unset;
+        int r;
+
+        if (!t->touches_mtime && !t->touches_atime)
+                return buf_add_str(to, "- ");
+        r = is_checked ? buf_addf(to, "%lld,", (long long)t->mtime.tv_sec) : buf_add_str(to, "-,");
+        if (r == 0)
+                r = t->touches_mtime ? add_time(to, &t->mtime, has_ns) : buf_add_char(to, '-');
+        if (r == 0)
+                r = buf_add_char(to, ',');
+        if (r == 0)
+                r = t->touches_atime ? add_time(to, &t->atime, has_ns) : buf_add_char(to, '-');
+        return r == 0 ? buf_add_char(to, ' ') : r;
+}
+
+/* The next files, from `*at` on, with one find. */
+static int add_batch(struct buf *to, const struct after *a, size_t *at)
+{
+        size_t end = *at, bytes = 0;
+        bool touches = false;
+        int r = buf_add_str(to, "w='");
+
+        for (; end < a->target_count && end < *at + BATCH_FILES && bytes < BATCH_BYTES; end++) {
+                touches |= a->targets[end].touches_mtime || a->targets[end].touches_atime;
+                bytes += strlen(a->targets[end].path);
+        }
+        for (size_t i = *at; touches && r == 0 && i < end; i++)
+                r = add_word(to, &a->targets[i], a->spot->has_touch);
+        if (r == 0)
+                r = buf_add_str(to, "'\nb");
+        for (; r == 0 && *at < end; ++*at) {
+                r = buf_add_char(to, ' ');
+                if (r == 0)
+                        r = add_path(to, a->targets[*at].path);
+        }
+        return r == 0 ? buf_add_char(to, '\n') : r;
+}
+
+/* Where there is no such find: links, which SFTP would follow. A touch that can't is no harm. */
+static int add_touch(struct buf *to, const struct after *a, const struct target *t)
+{
+        bool has_ns = a->spot->has_touch;
+        int r = 0;
+
+        for (unsigned i = 0; r == 0 && i < 2; i++) {
+                if (i == 0 ? !t->touches_mtime : !t->touches_atime)
+                        continue;
+                r = buf_addf(to, "touch -ch%c -d @", i == 0 ? 'm' : 'a');
+                if (r == 0)
+                        r = add_time(to, i == 0 ? &t->mtime : &t->atime, has_ns);
+                if (r == 0)
+                        r = buf_add_str(to, " -- ");
+                if (r == 0)
+                        r = add_path(to, t->path);
+                if (r == 0)
+                        r = buf_add_str(to, " 2>/dev/null\n");
+        }
+        return r;
+}
+
+static int add_script(struct buf *to, const struct after *a)
+{
+        bool has_find = a->spot->has_find;
+        int r = quote_addf(to, "cd %s || exit\n", a->spot->paths->work);
+
+        if (r == 0 && has_find)
+                r = buf_addf(to, script_head, find_print_given);
+        for (size_t i = 0; r == 0 && has_find && i < a->target_count;)
+                r = add_batch(to, a, &i);
+        for (size_t i = 0; r == 0 && !has_find && i < a->target_count; i++)
+                r = add_touch(to, a, &a->targets[i]);
+        return r;
+}
+
+/* ---- the answer ---- */
+
+/* In the order of our paths, without those that aren't there. */
+static int on_found(void *ctx, const struct found *f)
+{
+        struct after *a = ctx;
+
+        while (a->told < a->target_count) {
+                struct target *t = &a->targets[a->told++];
+                bool is_root = !t->path[0] && strcmp(f->path, ".") == 0;
+
+                if (!is_root && (strncmp(f->path, "./", 2) != 0 || strcmp(f->path + 2, t->path)))
+                        continue;
+                t->st = f->st;
+                t->is_found = true;
+                return 0;
+        }
+        return -EPROTO;
+}
+
+static int on_data(struct shell_sink *to, const void *data, size_t size)
+{
+        return find_parse(&container_of(to, struct after, sink)->parser, data, size);
+}
+
+static void tell(struct after *a)
+{
+        const struct target *t = a->targets;
+
+        for (size_t i = 0; i < a->trace_count; i++) {
+                struct change *x = a->traces[i].x;
+
+                t += i > 0 && strcmp(a->traces[i].path, a->traces[i - 1].path) != 0;
+                x->has_st = t->is_found;
+                if (t->is_found)
+                        x->st = t->st;
+        }
+}
+
+static int run(struct after *a, struct call *c)
+{
+        _cleanup_(buf_done) struct buf script = BUF_INIT(SCRIPT_MAX);
+        uint64_t deadline_ns = c->deadline_ns, own_ns = clock_after(AFTER_NS);
+        int code, r = add_script(&script, a);
+
+        if (r < 0)
+                return r;
+        if (own_ns < deadline_ns)
+                c->deadline_ns = own_ns;
+        r = shell_run(a->spot->box->host, c, buf_str(&script), &a->sink, &code);
+        if (c->deadline_ns < deadline_ns)
+                c->deadline_ns = deadline_ns;
+        return r;
+}
+
+static void after_done(struct after *a)
+{
+        for (size_t i = 0; i < a->trace_count; i++)
+                free(a->traces[i].path);
+        free(a->traces);
+        free(a->targets);
+        buf_done(&a->parser.pending);
+}
+
+void after_changes(struct spot *s, struct call *c, struct change *changes, size_t count)
+{
+        struct after a = {.sink.data = on_data,
+                          .parser = {.pending = BUF_INIT(FIND_PENDING_MAX),
+                                     .is_given = true,
+                                     .entry = on_found,
+                                     .ctx = &a},
+                          .spot = s};
+        char sentence[CALL_SENTENCE_MAX];
+        bool is_needed = false;
+
+        for (size_t i = 0; s->has_shell && i < count; i++)
+                is_needed |= is_unfinished(s, &changes[i]);
+        if (!is_needed)
+                return;
+        memcpy(sentence, c->sentence, sizeof(sentence));
+        if (trace_all(&a, changes, count) == 0) {
+                find_targets(&a);
+                if (run(&a, c) == 0 && s->has_find)
+                        tell(&a);
+        }
+        memcpy(c->sentence, sentence,
+               sizeof(sentence)); /* what fails here is no failure of theirs */
+        after_done(&a);
+}
