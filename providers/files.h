@@ -36,8 +36,8 @@ struct box;
 
 struct file_list_sink {
         /*
-         * One entry, by its path below the directory that was asked for. `target` of a link, NULL
-         * unknown. Non-zero ends the listing, which returns it.
+         * One entry, by its path below the directory that was asked for; that directory itself, as
+         * "", may be told first. `target` of a link, NULL unknown. Non-zero ends the listing, which returns it.
          */
         int (*entry)(struct file_list_sink *to, const char *path, const struct stat *st,
                      const char *target);

@@ -423,6 +423,7 @@ static enum box_state reached(enum job_kind kind)
 
 static int verb(struct sandbox *sb, const struct job *j, struct call *c)
 {
+        const struct listener *l = &sb->fleet->listener;
         enum box_state before;
         struct box *box;
         bool is_down = j->kind == JOB_STOP || j->kind == JOB_PAUSE, was_idle_down;
@@ -448,6 +449,8 @@ static int verb(struct sandbox *sb, const struct job *j, struct call *c)
         r = is_down || j->kind == JOB_RESTART ? sandbox_deliver(sb, c) : 0;
         if (r == 0)
                 r = change(sb, box, j->kind, before, c);
+        if (r == 0 && is_down && l->sandbox_down)
+                l->sandbox_down(l->ctx, sb);
         mutex_lock(&sb->lock);
         if (r < 0 && is_down)
                 sb->is_idle_down = was_idle_down;

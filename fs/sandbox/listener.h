@@ -20,6 +20,8 @@ struct listener {
          * caches, then return.
          */
         void (*task_ending)(void *ctx, struct sandbox *sb, struct task *t);
+        /* On a worker: it was paused or stopped; what is cached may be from before. */
+        void (*sandbox_down)(void *ctx, struct sandbox *sb);
         /*
          * On a worker: all that was written to its files is in the sandbox when it returns 0. By
          * c->deadline_ns, which moves with progress; else -errno with a sentence.

@@ -26,16 +26,26 @@ static void task_changed(void *ctx, struct task *t)
         wake(ctx, node_virtual(sandbox_serial(task_sandbox(t)), task_number(t), ROW_TASK));
 }
 
-/* Promise 2: when the end is seen, so is everything that the command did. */
-static void task_ending(void *ctx, struct sandbox *sb, struct task *task)
+static void drop_caches(struct tree *t, struct sandbox *sb)
 {
-        struct tree *t = ctx;
         struct slot *s = slot_find(t, sandbox_serial(sb));
 
-        (void)task; /* the volume is the sandbox's */
         if (s)
                 s->volume->ops->exec_ended(s->volume);
         slot_unref(s);
+}
+
+/* Promise 2: when the end is seen, so is everything that the command did. */
+static void task_ending(void *ctx, struct sandbox *sb, struct task *task)
+{
+        (void)task; /* the volume is the sandbox's */
+        drop_caches(ctx, sb);
+}
+
+/* From now on nothing changes inside; what was read before it went down may have. */
+static void sandbox_down(void *ctx, struct sandbox *sb)
+{
+        drop_caches(ctx, sb);
 }
 
 static int deliver(void *ctx, struct sandbox *sb, struct call *c)
@@ -59,6 +69,7 @@ struct listener news_listener(struct tree *t)
                 .sandbox_changed = sandbox_changed,
                 .task_changed = task_changed,
                 .task_ending = task_ending,
+                .sandbox_down = sandbox_down,
                 .deliver = deliver,
                 .sandbox_gone = sandbox_gone,
                 .ctx = t,

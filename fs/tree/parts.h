@@ -225,6 +225,9 @@ struct slot {
         struct sandbox *sandbox;
         struct volume *volume;
         unsigned refs; /* guarded by atomics; the table counts as one */
+        /* guarded by the tree's lock */
+        bool has_root;
+        struct vol_entry root; /* what fs/ itself was last */
 };
 
 /*
@@ -235,6 +238,12 @@ int slot_get(struct tree *t, struct op *op, uint64_t serial, struct slot **ret);
 /* one that is there: a reference, or NULL */
 struct slot *slot_find(struct tree *t, uint64_t serial);
 void slot_unref(struct slot *s); /* accepts NULL */
+/*
+ * fs/ itself answers locally: a look at the sandbox's directory costs no call. After a getattr that
+ * gave `r` and `e`: remembers them, or true with what was remembered, when it has to be asked for
+ * or can't be.
+ */
+bool slot_root(struct slot *s, int r, struct vol_entry *e);
 /* From now to tree_op_done the operation counts as one that the volume answers. */
 void slot_enter(struct op *op, struct slot *s);
 void slot_freep(struct slot **s);

@@ -346,15 +346,14 @@ int tree_getattr(struct tree *t, struct op *op, uint64_t node, struct handle *h,
         }
         r = visit(t, op, node, &v);
         r = r < 0 ? r : v.ops->getattr(v.volume, &v.op, inner(node), h ? h->file : NULL, &e);
-        if (r == -EINPROGRESS || (r < 0 && inner(node) == VOLUME_ROOT && !v.slot)) {
-                /* fs itself answers locally, whatever state its sandbox is in */
-                if (inner(node) == VOLUME_ROOT &&
-                    spot_find(t, node_virtual(node_serial(node), 0, ROW_FS), &s) == 0) {
-                        r = spot_attr(t, NULL, &s, false, ret);
-                        ret->entry_ttl_ns = ret->attr_ttl_ns = 0;
-                        spot_done(&s);
-                        return r;
-                }
+        if (inner(node) == VOLUME_ROOT && v.slot && slot_root(v.slot, r, &e))
+                r = 0;
+        if (r < 0 && inner(node) == VOLUME_ROOT && (r == -EINPROGRESS || !v.slot) &&
+            spot_find(t, node_virtual(node_serial(node), 0, ROW_FS), &s) == 0) {
+                r = spot_attr(t, NULL, &s, false, ret);
+                ret->entry_ttl_ns = ret->attr_ttl_ns = 0;
+                spot_done(&s);
+                return r;
         }
         return entry(t, &v, r, &e, ret);
 }

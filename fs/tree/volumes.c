@@ -115,6 +115,23 @@ void tree_op_done(struct op *op)
         op->slot = NULL;
 }
 
+bool slot_root(struct slot *s, int r, struct vol_entry *e)
+{
+        bool is_remembered = false;
+
+        mutex_lock(&s->tree->lock);
+        if (r == 0) {
+                s->root = *e;
+                s->has_root = true;
+        } else if (s->has_root && r != -ENODEV && r != -ESTALE) {
+                *e = s->root;
+                e->ttl_ns = 0;
+                is_remembered = true;
+        }
+        mutex_unlock(&s->tree->lock);
+        return is_remembered;
+}
+
 struct slot *slot_find(struct tree *t, uint64_t serial)
 {
         struct slot *s;

@@ -153,7 +153,7 @@ struct vol_ops {
         void (*stats)(struct volume *v, struct vol_stats *ret);
 
         /*
-         * A command has ended: what was cached, here or in the kernel, is no longer true. Called on
+         * A command has ended, or the sandbox was paused or stopped: what was cached, here or in the kernel, is no longer true. Called on
          * a worker before the end can be seen; returns when later reads are fresh. Sends the
          * kernel's invalidations through the events.
          */

@@ -104,10 +104,15 @@ static int list_one(struct lister *l, const char *path, unsigned depth)
         fd = place_open(l->place, buf_str(&whole), O_RDONLY | O_DIRECTORY);
         if (fd < 0)
                 return path[0] ? 0 : fd; /* one below that can't be read is not listed */
-        dir = fdopendir(fd);
+        if (!path[0]) {
+                struct stat st;
+
+                r = fstat(fd, &st) < 0 ? -errno : l->to->entry(l->to, "", &st, NULL);
+        }
+        dir = r == 0 ? fdopendir(fd) : NULL;
         if (!dir) {
                 closep(&fd);
-                return -ENOMEM;
+                return r != 0 ? r : -ENOMEM;
         }
         return list_opened(l, dir, path, depth);
 }

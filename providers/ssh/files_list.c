@@ -76,7 +76,7 @@ static int on_root(struct lister *l, const struct found *f)
         l->root = f->st;
         l->dev = f->dev;
         l->is_closed = f->is_closed;
-        return 0;
+        return S_ISDIR(f->st.st_mode) ? l->to->entry(l->to, "", &f->st, NULL) : 0;
 }
 
 static int on_entry(void *ctx, const struct found *f)

@@ -104,7 +104,7 @@ static size_t count_of(const struct json *list)
 
 struct lister {
         struct file_list_sink sink;
-        struct buf entries, listed;
+        struct buf base, entries, listed;
         size_t stop_after; /* 0: never */
         size_t count;
 };
@@ -114,6 +114,12 @@ static int on_entry(struct file_list_sink *sink, const char *path, const struct 
 {
         struct lister *l = container_of(sink, struct lister, sink);
 
+        if (!path[0]) { /* the directory itself: first, if at all */
+                if (l->count > 0 || l->base.size > 0 || !S_ISDIR(st->st_mode))
+                        return -EPROTO;
+                add_stat(&l->base, st);
+                return 0;
+        }
         (void)buf_add_str(&l->entries, l->entries.size ? ",[" : "[");
         add_hex(&l->entries, path, strlen(path));
         (void)buf_add_char(&l->entries, ',');
@@ -146,6 +152,7 @@ static int do_list(struct box *b, struct call *c, const struct json *j, struct b
                                     .entries_max = number(j, "max"),
                                     .skip = (const char *const *)skip};
         struct lister l = {.sink = {.entry = on_entry, .listed = on_listed},
+                           .base = BUF_INIT(4096),
                            .entries = BUF_INIT((size_t)1 << 30),
                            .listed = BUF_INIT((size_t)1 << 30),
                            .stop_after = number(j, "stop_after")};
@@ -156,8 +163,10 @@ static int do_list(struct box *b, struct call *c, const struct json *j, struct b
              each = json_next(each))
                 skip[n++] = unhex(json_string(each), NULL);
         r = box_list(b, c, &what, &l.sink);
-        (void)buf_addf(answer, ",\"entries\":[%s],\"listed\":[%s]", buf_str(&l.entries),
+        (void)buf_addf(answer, ",\"base\":%s,\"entries\":[%s],\"listed\":[%s]",
+                       l.base.size ? buf_str(&l.base) : "null", buf_str(&l.entries),
                        buf_str(&l.listed));
+        buf_done(&l.base);
         buf_done(&l.entries);
         buf_done(&l.listed);
         while (n > 0)
