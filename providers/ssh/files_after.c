@@ -4,7 +4,8 @@
  * nanoseconds to times that SFTP has set, and find tells what each file is now.
  *
  * Somebody there may have written to a file since it was renamed into place: its mtime is touched
- * only while it is the second that SFTP set, exactly; else that write would look like ours.
+ * only while it is the second that SFTP set, exactly; else that write would look like ours. And
+ * attributes that aren't those of what we wrote are not told as its.
  *
  * A file is looked for where later changes of the same run have brought it. The script is in the
  * working directory; paths begin with "./".
@@ -39,8 +40,11 @@ struct trace {
 struct target {
         const char *path;
         struct timespec mtime, atime;
+        bool has_mtime, has_exact_mtime; /* by SFTP's attributes, or ours */
         bool touches_mtime, touches_atime;
         bool is_unset; /* SFTP didn't set its mtime */
+        bool has_size;
+        off_t size;
         bool is_found;
         struct stat st;
 };
@@ -189,10 +193,17 @@ static void ask_for(struct target *t, const struct spot *s, const struct change 
 {
         bool is_link = is_link_to_touch(s, x);
         bool has_mtime = (x->what & FILE_SET_MTIME) != 0, has_atime = x->what & FILE_SET_ATIME;
+        bool has_content = x->kind == CHANGE_STORE || x->kind == CHANGE_WRITE ||
+                           (x->kind == CHANGE_SET && (x->what & FILE_SET_SIZE));
 
-        if (has_mtime || x->kind == CHANGE_STORE || x->kind == CHANGE_WRITE ||
-            (x->what & FILE_SET_SIZE)) {
-                t->mtime = x->mtime;
+        if (has_content) {
+                t->has_size = x->st.st_mode != 0;
+                t->size = x->st.st_size;
+        }
+        if (has_mtime || has_content) {
+                t->mtime = has_mtime ? x->mtime : x->st.st_mtim;
+                t->has_mtime = has_mtime || x->st.st_mode != 0;
+                t->has_exact_mtime = has_mtime;
                 t->touches_mtime = has_mtime && (is_link || (s->has_touch && x->mtime.tv_nsec));
                 t->is_unset = is_link;
         }
@@ -227,15 +238,18 @@ static const char script_head[] =
         "is=$(find \"$@\" -maxdepth 0 -printf '%%T@ ')\n"
         "c $is\n"
         "[ $k -eq $# ] || is=\n"
+        "k=0\n"
         "for p do\n"
         "v=${w%%%% *}; w=${w#* }; s=${is%%%% *}; is=${is#* }\n"
         "[ \"$v\" != - ] || continue\n"
         "[ \"$s\" ] || s=$(find \"$p\" -maxdepth 0 -printf %%T@)\n"
         "a=${v##*,}; v=${v%%,*}; m=${v#*,}; v=${v%%%%,*}\n"
         "case $s in \"$v\".*[1-9]*) m=-;; \"$v\".*) ;; *) [ \"$v\" = - ] || m=-;; esac\n"
-        "[ \"$m\" = - ] || touch -chm -d \"@$m\" -- \"$p\"\n"
-        "[ \"$a\" = - ] || touch -cha -d \"@$a\" -- \"$p\"\n"
+        "[ \"$m\" = - ] || { touch -chm -d \"@$m\" -- \"$p\" & }\n"
+        "[ \"$a\" = - ] || { touch -cha -d \"@$a\" -- \"$p\" & }\n"
+        "k=$((k + 1)); [ $k -lt 8 ] || { wait; k=0; }\n"
         "done\n"
+        "wait\n"
         "fi\n"
         "find \"$@\" -maxdepth 0 %s\n"
         "} 2>/dev/null\n";
@@ -367,6 +381,22 @@ static int on_data(struct shell_sink *to, const void *data, size_t size)
         return find_parse(&container_of(to, struct after, sink)->parser, data, size);
 }
 
+/* Some file systems have only milliseconds, or seconds. */
+static bool is_same_ns(long there, long ours)
+{
+        return there == 0 || (there <= ours && ours - there < 1000000);
+}
+
+/* Nobody else has written to it since. */
+static bool is_ours(const struct target *t)
+{
+        if (t->has_size && t->st.st_size != t->size)
+                return false;
+        return !t->has_mtime ||
+               (t->st.st_mtim.tv_sec == t->mtime.tv_sec &&
+                (!t->has_exact_mtime || is_same_ns(t->st.st_mtim.tv_nsec, t->mtime.tv_nsec)));
+}
+
 static void tell(struct after *a)
 {
         const struct target *t = a->targets;
@@ -375,8 +405,8 @@ static void tell(struct after *a)
                 struct change *x = a->traces[i].x;
 
                 t += i > 0 && strcmp(a->traces[i].path, a->traces[i - 1].path) != 0;
-                x->has_st = t->is_found;
-                if (t->is_found)
+                x->has_st = t->is_found && is_ours(t);
+                if (x->has_st)
                         x->st = t->st;
         }
 }
