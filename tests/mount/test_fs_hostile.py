@@ -15,10 +15,13 @@ from pathlib import Path
 
 import pytest
 
+from support import kinds
 from support.mounts import ROOT
 from support.tools import run, wait_for
 from support.trees import describe
 from test_fs_promises import in_processes
+
+pytestmark = pytest.mark.kinds(*(name for name in kinds.ALL if name != "ssh"))  # whose sandbox is the account
 
 SECONDS = int(os.environ.get("SBXFS_TEST_HOSTILE_SECONDS", "20"))
 LONGEST = 2.0  # seconds a call may take, on a machine that is very busy
@@ -39,8 +42,9 @@ TOP = ("s_kind", "s_kind_socket", "s_kind_link", "s_file", "s_hard", "s_l0", "s_
 class Visitor:
     """A host tool on fs/: each of its calls is timed, and what it sees is judged."""
 
-    def __init__(self, top, seed, forbidden, planted):
+    def __init__(self, top, seed, forbidden, planted, strange):
         self.top = top
+        self.strange = strange
         self.planted = planted
         self.dice = random.Random(seed)
         self.device = os.stat(top).st_dev
@@ -56,7 +60,7 @@ class Visitor:
             return value
         except OSError as error:
             self.refused += 1
-            assert error.errno not in STRANGE, "%s%r: %s" % (function.__name__, args, error)
+            assert error.errno not in self.strange, "%s%r: %s" % (function.__name__, args, error)
             return None
         finally:
             took = time.monotonic() - started
@@ -91,8 +95,10 @@ class Visitor:
         if descriptor is None:
             return
         try:
-            info = os.fstat(descriptor)
+            info = self.call(os.fstat, descriptor)
             self.judge_info(path, info)
+            if info is None:
+                return
             if stat.S_ISREG(info.st_mode):
                 data = self.call(os.read, descriptor, 65_536)
                 data = (data or b"").lstrip(b"\0")  # what truncate made longer
@@ -155,12 +161,12 @@ class Visitor:
             descriptor = self.call(os.open, path, flags | os.O_NONBLOCK, 0o666)
             if descriptor is not None:
                 try:
-                    info = os.fstat(descriptor)
+                    info = self.call(os.fstat, descriptor)
                     self.judge_info(path, info)
-                    if stat.S_ISREG(info.st_mode):
+                    if info is not None and stat.S_ISREG(info.st_mode):
                         self.call(os.write, descriptor, b"inside, written by the host\n")
                 finally:
-                    os.close(descriptor)
+                    self.call(os.close, descriptor)  # which may tell that it can't be delivered
         changes = (
             lambda p: write(p, os.O_WRONLY | os.O_CREAT),
             lambda p: write(p, os.O_WRONLY | os.O_CREAT | os.O_TRUNC),
@@ -203,11 +209,12 @@ def hostile(scratch):
 @pytest.mark.mount_only
 @pytest.mark.slow
 @pytest.mark.timeout(200)
-def test_hostile_process_leads_nobody_out_of_fs(new_box, hostile, base):
-    check_hostile(new_box(), hostile, base)
+def test_hostile_process_leads_nobody_out_of_fs(new_box, hostile, base, kind):
+    # The kernel itself says EIO of an inode that has become another kind, which a cache can see late.
+    check_hostile(new_box(), hostile, base, STRANGE if kind is kinds.LOCAL else STRANGE - {errno.EIO})
 
 
-def check_hostile(box, hostile, base):
+def check_hostile(box, hostile, base, strange=frozenset(STRANGE)):
     places = [base / "canary"]
     forbidden = {}
     mount = getattr(box, "mount", None)
@@ -237,7 +244,7 @@ def check_hostile(box, hostile, base):
         planted = {"hostile", "state"} | {p.name for p in places}
         wait_for(lambda: (box.fs / "s_links").exists() and (box.fs / "s_cwd").exists(), 10,
                  what="the hostile process to start")
-        visitors = [Visitor(str(box.fs), seed, forbidden, planted) for seed in range(5)]
+        visitors = [Visitor(str(box.fs), seed, forbidden, planted, strange) for seed in range(5)]
         tools = [visitors[0].reader, visitors[1].walker, visitors[2].descriptors,
                  visitors[3].writer, visitors[4].writer]
         if mount:

@@ -304,7 +304,7 @@ def test_new_and_removed_names_are_seen_after_a_second(new_box):
         box.kill(number)
 
 
-def test_read_never_mixes_two_versions_of_a_replaced_file(new_box):
+def test_read_never_mixes_two_versions_of_a_replaced_file(new_box, kind):
     """Each version is one letter, its length told by the letter; replaced by rename inside."""
     box = new_box()
     number = box.start(
@@ -324,7 +324,7 @@ def test_read_never_mixes_two_versions_of_a_replaced_file(new_box):
                 len(data), sorted(set(data)))
             assert size == len(data), "fstat said %d, but read gave %d" % (size, len(data))
             seen.add(letter)
-        assert len(seen) == 4
+        assert len(seen) == 4 or (kind is not kinds.LOCAL and len(seen) > 1)  # a look a second
     finally:
         box.kill(number)
 

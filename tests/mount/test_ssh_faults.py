@@ -487,7 +487,17 @@ def test_sandbox_that_cannot_be_created_says_why(far):
     assert box.read("error") != b""
     box.destroy()
     far.mend()
-    mount.create("again").ok("true")
+
+    def made():  # the next try of a connection may be some seconds away
+        mount.ctl("create again create_timeout=5s")
+        again = mount.box("again")
+        wait_for(lambda: again.state in ("running", "error"), 10)
+        if again.state == "running":
+            return True
+        again.destroy()
+        return False
+    wait_for(made, 40, 0.5, "a sandbox on the host that is back")
+    mount.box("again").ok("true")
 
 
 def test_dead_host_slows_no_other(base, fresh_mount):

@@ -107,7 +107,7 @@ LOCAL = Kind("local")
 CACHED = Kind("local-cached", share=0.2, lacks=REMOTE)
 SSH = SshKind("ssh", share=0.15, lacks=REMOTE)
 KINDS = {kind.name: kind for kind in (LOCAL, CACHED, SSH)}
-ALL = tuple(os.environ.get("SBXFS_TEST_KINDS", "local").split())  # of the suites that all can run
+ALL = tuple(os.environ.get("SBXFS_TEST_KINDS", "local local-cached ssh").split())  # of the suites that all can run
 CACHED_ONES = tuple(name for name in ALL if name != LOCAL.name)  # those of the cached volume
 
 
