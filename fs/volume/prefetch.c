@@ -2,7 +2,8 @@
 /*
  * Small files are fetched before they are asked for, in one call with the one that is:
  *
- *      after three of a tree were opened, all of it, if it is small;
+ *      after two of a directory were opened, all of it, if that is little, after three also if it
+ *      is more; the same of a tree, once files of two of its directories were opened;
  *      after two of a directory in the order it was listed in, the next ones: 4, 8, ... 512.
  *
  * Only opens of files that are not here count, so that whoever reads from the cache costs nothing.
@@ -19,6 +20,8 @@
 
 #define DIRS 64 /* that are watched */
 #define ABOVE_MAX 8 /* directories above a file that count its opens */
+#define FEW_OPENS 2
+#define FEW_BYTES ((uint64_t)2 * 1024 * 1024)
 #define TREE_OPENS 3
 #define TREE_BYTES ((uint64_t)16 * 1024 * 1024)
 #define TREE_FILES 4096
@@ -33,6 +36,8 @@ struct watched {
         uint64_t used; /* when it was last, counted */
         uint64_t epoch;
         unsigned opens; /* below it, in this epoch */
+        uint64_t child; /* directory in it that they were in, 0: itself */
+        bool is_mixed; /* or in others, too */
         unsigned tree_at; /* the number of opens at which the whole tree is looked at next */
         unsigned window; /* of a run; 0: none */
         char *next; /* the file that goes on a run; NULL: none */
@@ -246,7 +251,7 @@ static struct watched *watch(struct prefetch *p, uint64_t node, uint64_t epoch) 
         if (!d || d->epoch != epoch) {
                 d = d ? d : oldest;
                 free(d->next);
-                *d = (struct watched){.node = node, .epoch = epoch, .tree_at = TREE_OPENS};
+                *d = (struct watched){.node = node, .epoch = epoch, .tree_at = FEW_OPENS};
         }
         d->used = ++p->uses;
         return d;
@@ -268,30 +273,42 @@ static size_t find_above(struct cached *c, uint64_t node, uint64_t above[ABOVE_M
         return n;
 }
 
-/* Count it; of those whose whole tree is to be looked at now, only those stay. */
-static size_t count_open(struct prefetch *p, uint64_t epoch, uint64_t *above, size_t count)
+struct due_tree {
+        uint64_t node;
+        unsigned opens;
+};
+
+/* Count it; those whose whole tree is to be looked at now, the smallest first. */
+static size_t count_open(struct prefetch *p, uint64_t epoch, const uint64_t *above, size_t count,
+                         struct due_tree due[ABOVE_MAX])
 {
         size_t n = 0;
 
         mutex_lock(&p->lock);
         for (size_t i = 0; i < count; i++) {
+                uint64_t child = i > 0 ? above[i - 1] : 0;
                 struct watched *d = watch(p, above[i], epoch);
 
-                if (++d->opens >= d->tree_at) {
-                        d->tree_at *= 2; /* should it be too large now */
-                        above[n++] = above[i];
-                }
+                d->is_mixed |= d->opens > 0 && d->child != child;
+                d->child = child;
+                if (++d->opens < d->tree_at || (child != 0 && !d->is_mixed))
+                        continue;
+                /* should it be too large now */
+                d->tree_at = d->opens < TREE_OPENS ? TREE_OPENS : d->opens * 2;
+                due[n++] = (struct due_tree){.node = above[i], .opens = d->opens};
         }
         mutex_unlock(&p->lock);
         return n;
 }
 
-static bool fetch_tree(struct contents *s, struct content *x, uint64_t dir)
+static bool fetch_tree(struct contents *s, struct content *x, const struct due_tree *due)
 {
-        struct picks p = {.sink = {on_file}, .count_max = TREE_FILES, .bytes_max = TREE_BYTES};
+        struct picks p = {.sink = {on_file},
+                          .count_max = TREE_FILES,
+                          .bytes_max = due->opens < TREE_OPENS ? FEW_BYTES : TREE_BYTES};
         bool is_whole;
 
-        cached_siblings(s->c, dir, true, AGE_NS, &p.sink);
+        cached_siblings(s->c, due->node, true, AGE_NS, &p.sink);
         is_whole = !p.is_over;
         if (is_whole)
                 fetch_picks(s, x, &p);
@@ -351,7 +368,8 @@ static void fetch_run(struct contents *s, struct content *x, uint64_t dir, uint6
 void prefetch_open(struct contents *s, struct content *x, uint64_t node)
 {
         uint64_t above[ABOVE_MAX], epoch = volume_epoch(&s->c->v);
-        size_t count = find_above(s->c, node, above), due;
+        size_t count = find_above(s->c, node, above), due_count;
+        struct due_tree due[ABOVE_MAX];
         uint64_t nearest = count > 0 ? above[0] : 0;
         bool is_missing;
 
@@ -361,9 +379,9 @@ void prefetch_open(struct contents *s, struct content *x, uint64_t node)
         content_unlock(x);
         if (!is_missing || count == 0)
                 return;
-        due = count_open(s->prefetch, epoch, above, count);
-        while (due > 0) /* the largest tree that isn't too large */
-                if (fetch_tree(s, x, above[--due]))
+        due_count = count_open(s->prefetch, epoch, above, count, due);
+        while (due_count > 0) /* the largest tree that isn't too large */
+                if (fetch_tree(s, x, &due[--due_count]))
                         return;
         fetch_run(s, x, nearest, epoch);
 }
