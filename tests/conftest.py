@@ -19,7 +19,7 @@ import threading
 
 import pytest
 
-from support import kinds, mounts
+from support import kinds, mounts, sshd
 from support.mounts import Mount, Settings, work_directory
 from support.tools import run
 
@@ -306,5 +306,7 @@ def _nothing_left():
         each.stop()
     for path in mounts.work_directories:
         assert not mounts.mounts_below(path), "mounts left: %s" % mounts.mounts_below(path)
-        left = mounts.processes_of(path)
-        assert not left, "processes left: %s" % left
+    left = mounts.leavings(mounts.work_directories)
+    assert not left, "processes left:\n%s" % "\n".join(left)
+    accounts = sshd.left_users()
+    assert not accounts, "accounts left: %s" % " ".join(accounts)

@@ -441,7 +441,7 @@ def test_bad_keys_of_a_section_are_refused(drive, pair):
 @as_root
 @pytest.mark.parametrize("way", ["file", "environment"])
 def test_password(base, drive, way):
-    with new_user("sbxlife", password="pass word") as user, \
+    with new_user(password="pass word") as user, \
             Sshd(base / "sshd", user=user, config=["PasswordAuthentication yes"]) as host:
         file = base / "password"
         file.write_text("pass word\n")

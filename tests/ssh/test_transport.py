@@ -135,7 +135,7 @@ def account():
     """A user with a password."""
     if os.geteuid() != 0:
         pytest.skip("only root can make a user with a password")
-    with new_user("sbxssh%d" % os.getpid(), "correct horse") as name:
+    with new_user(password="correct horse") as name:
         yield name
 
 

@@ -148,6 +148,51 @@ def processes_of(directory):
     return sorted(found.items())
 
 
+def leavings(directories):
+    """What still works below these directories, a line each: for the end of a session.
+
+    By argv, by namespaces, by the environment of what an sshd has started (support/sshd.py), by
+    working directories and open files.
+    """
+    needles = [os.fsencode("%s" % directory) for directory in directories]
+    found, mine = [], os.getpid()
+    for pid, _, name in process_table():
+        said = _traces(pid) if pid != mine else b""
+        for needle in needles:
+            if needle in said:
+                found.append("%d (%s) of %s" % (pid, name, os.fsdecode(needle)))
+                break
+    return found
+
+
+def _traces(pid):
+    """All the texts by which leavings() tells whose process it is."""
+    texts = []
+    for name in ("cmdline", "environ", "mountinfo"):
+        try:
+            with open("/proc/%d/%s" % (pid, name), "rb") as file:
+                text = file.read()
+            if name == "environ":
+                text = b" ".join(e for e in text.split(b"\0") if e.startswith(b"SBXFS_TEST_SSHD="))
+            elif name == "mountinfo":
+                own = os.readlink("/proc/%d/ns/mnt" % pid) != os.readlink("/proc/self/ns/mnt")
+                text = b" ".join(line.split(b" ")[3] for line in text.splitlines()) if own else b""
+        except OSError:
+            continue
+        texts.append(text)
+    links = ["cwd", "root"]
+    try:
+        links += ["fd/" + fd for fd in os.listdir("/proc/%d/fd" % pid)]
+    except OSError:
+        pass
+    for link in links:
+        try:
+            texts.append(os.fsencode(os.readlink("/proc/%d/%s" % (pid, link))))
+        except OSError:
+            continue
+    return b"\n".join(texts)
+
+
 # What touches files in a mount; each runs in a child under the mount's user if it has one.
 
 def _read(path):

@@ -56,10 +56,21 @@ def host_name(port, host="127.0.0.1"):
     return host if port == 22 else "[%s]:%d" % (host, port)
 
 
+_users = []  # the accounts that new_user() has made
+
+
+def left_users():
+    """Those of them that are still there."""
+    here = {entry.pw_name for entry in pwd.getpwall()}
+    return [name for name in _users if name in here]
+
+
 @contextlib.contextmanager
-def new_user(name="sbxssh", password=None):
+def new_user(password=None):
     """An account that sshd lets in, with a password if one is given. Only root can make it."""
+    name = "sbxssh%d" % os.getpid()  # other tests run beside us
     run(["useradd", "--create-home", "--shell", "/bin/sh", name])
+    _users.append(name)
     try:
         if password:
             run(["chpasswd"], input="%s:%s\n" % (name, password))
