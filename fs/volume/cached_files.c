@@ -664,6 +664,7 @@ static int set_there(struct cached *c, struct vol_op *op, struct content *x, uns
         uint64_t sent_ns = clock_mono_ns(), epoch = volume_epoch(&c->v);
         _cleanup_(freep) char *path = NULL;
         struct change change;
+        struct known known;
         struct box *box;
         int r = cached_content_path(c, x, &path);
 
@@ -686,6 +687,8 @@ static int set_there(struct cached *c, struct vol_op *op, struct content *x, uns
                 cached_untold(c, x); /* asked for when needed; the bytes then, too */
                 return 0;
         }
+        if (change.st.st_ino == 0 && cached_last_known(c, x, &known))
+                change.st.st_ino = known.sandbox_ino; /* it stays the same file */
         cached_told(c, x, &change.st, sent_ns, epoch, true);
         content_lock(x);
         if (x->kind == CONTENT_CLEAN && x->parts.size == (uint64_t)change.st.st_size) {

@@ -137,11 +137,19 @@ static void suppose(struct cached *c, const struct change *x, mode_t kind, struc
         }
 }
 
+/* Where only the second is told what we made is not older than our asking for it. */
+static void not_before(struct timespec *t, const struct timespec *begin)
+{
+        if (t->tv_nsec == 0 && (t->tv_sec == begin->tv_sec || t->tv_sec + 1 == begin->tv_sec))
+                *t = *begin;
+}
+
 /* `x` makes something of this kind at (parent, name). */
 static int make(struct cached *c, struct vol_op *op, uint64_t parent, const char *name,
                 struct change *x, mode_t kind, struct vol_entry *ret)
 {
         _cleanup_(freep) char *path = NULL;
+        struct timespec begin = clock_timespec(clock_real_ns());
         struct meta_source source;
         struct meta_fact f;
         struct node_id id;
@@ -161,6 +169,7 @@ static int make(struct cached *c, struct vol_op *op, uint64_t parent, const char
                 return -ESTALE; /* somebody inside has put something else there */
         if (!x->has_st)
                 suppose(c, x, kind, &x->st);
+        not_before(&x->st.st_mtim, &begin);
         r = meta_made(c->meta, path, &source, &x->st, S_ISLNK(kind) ? x->to : NULL, clock_mono_ns(),
                       NULL);
         if (r == 0 && !meta_get(c->meta, path, &f))

@@ -535,7 +535,9 @@ void content_attrs_locked(struct content *x, struct stat *st)
         bool is_ours = x->kind != CONTENT_CLEAN || x->is_uploading;
 
         if (st->st_mode == 0) {
-                *st = x->last;
+                *st = x->last.st_mode != 0 ? x->last : x->version; /* else it lost its entry */
+                if (x->ino != 0)
+                        st->st_ino = x->ino;
                 st->st_nlink = 0;
                 is_ours = true;
         }

@@ -24,6 +24,16 @@ static void touch_dir(struct meta *m, uint32_t dir, uint64_t now_ns) REQUIRES(m-
         e->set_ns = now_ns;
 }
 
+/* `st` of a file that stays the same one, also where the answer doesn't tell its inode. */
+static struct stat of_same_file(const struct entry *e, const struct stat *st)
+{
+        struct stat same = *st;
+
+        if (same.st_ino == 0)
+                same.st_ino = e->server_ino;
+        return same;
+}
+
 /* The entry at `path`, made if there is none. */
 static int take_place(struct meta *m, const char *path, uint32_t *ret) REQUIRES(m->lock)
 {
@@ -71,6 +81,7 @@ int meta_linked(struct meta *m, const char *path, const char *new_path,
                 const struct meta_source *source, const struct stat *st, uint64_t now_ns)
 {
         uint32_t slot, from;
+        struct stat same;
         int r;
 
         mutex_lock(&m->lock);
@@ -83,7 +94,8 @@ int meta_linked(struct meta *m, const char *path, const char *new_path,
                 touch_dir(m, tree_at(m, slot)->parent, now_ns);
                 from = tree_seek(m, path);
                 if (from != 0 && ((tree_at(m, from)->mode ^ st->st_mode) & S_IFMT) == 0) {
-                        tree_learn(m, from, source, st, NULL, true);
+                        same = of_same_file(tree_at(m, from), st);
+                        tree_learn(m, from, source, &same, NULL, true);
                         tree_at(m, from)->set_ns = now_ns;
                         tree_note_links(m, tree_at(m, from), now_ns);
                         tree_at(m, slot)->ino = tree_at(m, from)->ino;
@@ -205,6 +217,7 @@ static int move_locked(struct meta *m, uint32_t slot, const char *path, const ch
 int meta_moved(struct meta *m, const char *path, const char *new_path,
                const struct meta_source *source, const struct stat *st, uint64_t now_ns)
 {
+        struct stat same;
         uint32_t slot;
         int r = 0;
 
@@ -217,7 +230,8 @@ int meta_moved(struct meta *m, const char *path, const char *new_path,
                 slot = tree_slot(m, id);
                 if (slot != 0 && st && ((tree_at(m, slot)->mode ^ st->st_mode) & S_IFMT) == 0 &&
                     !tree_is_pinned(m, tree_at(m, slot))) {
-                        tree_learn(m, slot, source, st, NULL, true);
+                        same = of_same_file(tree_at(m, slot), st);
+                        tree_learn(m, slot, source, &same, NULL, true);
                         tree_at(m, slot)->set_ns = now_ns;
                 }
         } else {

@@ -123,7 +123,9 @@ static void identify(struct meta *m, uint32_t slot, const struct stat *st, bool 
         }
         if (e->ino == 0)
                 e->ino = st->st_ino != 0 ? st->st_ino : tree_made_up_ino(m, e);
-        e->server_ino = st->st_ino;
+        /* An answer that doesn't tell is still of this one; but a whole file of ours is a new one. */
+        if (is_ours || st->st_ino != 0)
+                e->server_ino = st->st_ino;
 }
 
 void tree_learn(struct meta *m, uint32_t slot, const struct meta_source *source,

@@ -341,9 +341,13 @@ static int find_error(const struct sending *w, const struct change *changes, int
         return 0;
 }
 
-static void tell_names(struct sending *w, const struct stat *st, uint64_t sent_ns, uint64_t epoch)
+static void tell_names(struct sending *w, struct stat *st, uint64_t sent_ns, uint64_t epoch)
 {
         struct contents *s = w->x->s;
+        struct known known;
+
+        if (st->st_ino == 0 && !w->is_whole && cached_last_known(s->c, w->x, &known))
+                st->st_ino = known.sandbox_ino; /* parts go in place */
 
         if (w->shown.st_mtim.tv_nsec != 0 && st->st_mtim.tv_nsec == 0 &&
             st->st_mtim.tv_sec == w->shown.st_mtim.tv_sec)
