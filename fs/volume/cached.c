@@ -506,7 +506,7 @@ void cached_fill(struct cached *c, const struct node_id *id, const struct known 
         struct meta_fact f = {.exists = true, .k = *k}, now;
 
         *ret = (struct vol_entry){.node = id->number, .generation = id->generation, .st = k->st};
-        if (cached_path(c, id->number, NULL, &path) < 0)
+        if (cached_path(c, id->number, NULL, &path) != 0)
                 return;
         if (meta_get(c->meta, path, &now)) {
                 f.has_content = now.has_content;

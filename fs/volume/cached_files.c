@@ -225,7 +225,7 @@ int cached_open(struct volume *v, struct vol_op *op, uint64_t node, int flags,
 
         if (r == 0)
                 r = find_content(v, op, node, &x);
-        if (r < 0)
+        if (r != 0)
                 return r;
         if ((flags & (O_ACCMODE | O_TRUNC)) == O_RDONLY)
                 r = get_ready(c->contents, op, x, node);

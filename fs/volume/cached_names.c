@@ -266,7 +266,7 @@ int cached_link(struct volume *v, struct vol_op *op, uint64_t node, uint64_t par
                 r = link_paths(c, op, path, new_path, &source);
         if (r == 0)
                 r = cached_fact(c, op, new_path, &f);
-        if (r < 0)
+        if (r != 0)
                 return r;
         /*
          * What a symbolic link says depends on where it is: each name is a node (anchor.h). So does

@@ -136,7 +136,7 @@ int content_start_whole(struct content *x, const char *path)
         }
         if (r == 0)
                 r = make_blob(x, path, &blob);
-        if (r < 0)
+        if (r != 0)
                 return r == -ENOENT ? -ESTALE : r;
         content_replace_blob(x, blob);
         if (x->record != 0)

@@ -44,3 +44,9 @@ int call_wrap(struct call *c, int code, const char *format, ...)
 /* call_fail with the text of errno: "open /x: Permission denied". `code` is negative. */
 int call_fail_errno(struct call *c, int code, const char *format, ...)
         __attribute__((format(printf, 3, 4)));
+
+#ifdef __clang_analyzer__ /* so that it knows that their value is `code`, no success */
+#define call_fail(c, code, ...) ((void)(call_fail)(c, code, __VA_ARGS__), (code))
+#define call_wrap(c, code, ...) ((void)(call_wrap)(c, code, __VA_ARGS__), (code))
+#define call_fail_errno(c, code, ...) ((void)(call_fail_errno)(c, code, __VA_ARGS__), (code))
+#endif
