@@ -10,7 +10,7 @@ import pytest
 import test_conform as conform
 from driver import Refused
 from support.sshd import SFTP_SERVER, Sshd
-from support.tools import wait_for
+from support.tools import run, wait_for
 from test_conform import (  # noqa: F401 collected here, with the fixtures below
     test_argv_goes_verbatim, test_binary_output, test_death_by_signal,
     test_exit_codes, test_large_output_arrives_whole, test_many_commands_at_once, test_much_stdin,
@@ -27,7 +27,8 @@ ended = conform.ended
 def applets(directory):
     """A directory of busybox's applets, sh among them."""
     directory.mkdir()
-    os.system("for i in $(/bin/busybox --list); do ln -s /bin/busybox '%s'/$i; done" % directory)
+    for name in run(["/bin/busybox", "--list"]).out.split():
+        (directory / name).symlink_to("/bin/busybox")
     directory.chmod(0o755)
     return directory
 
