@@ -228,7 +228,6 @@ def _shared():
         for each in kept.values():
             each.stop()
     finally:
-        kinds.stop_all()
         shutil.rmtree(path, ignore_errors=True)
 
 
@@ -304,6 +303,7 @@ def _nothing_left():
     yield
     for each in list(mounts.live):
         each.stop()
+    kinds.stop_all()
     for path in mounts.work_directories:
         assert not mounts.mounts_below(path), "mounts left: %s" % mounts.mounts_below(path)
     left = mounts.leavings(mounts.work_directories)

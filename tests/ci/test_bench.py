@@ -14,6 +14,8 @@ from support.mounts import mount_entries, process_table, sbxfs_path
 from support.sshd import DelayProxy
 from support.tools import need, run
 
+pytestmark = pytest.mark.xdist_group("ci")  # it measures
+
 sys.path.insert(0, str(ROOT / "tools"))
 
 import bench_common
@@ -46,7 +48,7 @@ def test_delay_is_measured_by_a_byte_through_it():
     echo = bench_ssh.Echo()
     try:
         with DelayProxy(echo.port, 10) as way:
-            assert 10 <= bench_ssh.round_trip(way.port) < 14
+            assert 10 <= bench_ssh.round_trip(way.port) < 30
         bench_ssh.check_delay(0, bench_ssh.round_trip(echo.port))
     finally:
         echo.close()

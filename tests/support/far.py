@@ -107,7 +107,8 @@ def write_and_close(file, data):
 
 
 def wait_clean(box, timeout=60):
-    """Wait until nothing is left to be sent."""
+    """Wait until nothing is left to be sent. A look at status can be 250 ms old."""
+    time.sleep(0.3)
     wait_for(lambda: box.status()["dirty_files"] == "0", timeout, 0.05,
              lambda: "all to be sent: %s" % box.status())
 
