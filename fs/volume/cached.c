@@ -485,7 +485,7 @@ void cached_show(struct cached *c, const char *path, const struct meta_fact *f, 
         if (S_ISLNK(ret->st_mode))
                 show_link(c, path, ret);
         if (x)
-                content_attrs(x, ret);
+                content_attrs(x, ret, f->k.sent_ns);
         content_unref(x);
         if (ret->st_ctim.tv_sec == 0 && ret->st_ctim.tv_nsec == 0)
                 ret->st_ctim = ret->st_mtim;

@@ -208,8 +208,9 @@ bool content_is_pinned(const struct content *x); /* an atomic load: called under
 /*
  * `st`, the sandbox's, as this mount shows it: size, times and mode of a file that has local
  * changes, or is being sent. All of it for a file that was removed (st_mode == 0 when called).
+ * `sent_ns`: when they were asked for.
  */
-void content_attrs(struct content *x, struct stat *st);
+void content_attrs(struct content *x, struct stat *st, uint64_t sent_ns);
 struct content *file_content(struct vol_file *f); /* borrowed */
 /* Give back one reference of its node_open (nodes_unref), and free it if that was the last. */
 void file_put(struct cached *c, struct vol_file *f);

@@ -36,7 +36,7 @@ static int answer_removed(struct cached *c, uint64_t node, struct vol_file *file
         if (!file)
                 file = held;
         if (file)
-                content_attrs(file_content(file), &st);
+                content_attrs(file_content(file), &st, 0);
         else if (!cached_removed_dir(c, node, &st))
                 return -ESTALE;
         if (held)

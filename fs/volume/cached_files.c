@@ -692,8 +692,7 @@ static int set_there(struct cached *c, struct vol_op *op, struct content *x, uns
         cached_told(c, x, &change.st, sent_ns, epoch, true);
         content_lock(x);
         if (x->kind == CONTENT_CLEAN && x->parts.size == (uint64_t)change.st.st_size) {
-                x->before = x->version;
-                x->before_until_ns = clock_after(2 * NS_PER_S);
+                x->own_ns = clock_mono_ns();
                 x->version = change.st;
                 x->shown = change.st;
         }
@@ -717,7 +716,7 @@ static int answer_set(struct cached *c, struct content *x, struct known *ret)
 {
         if (!cached_last_known(c, x, ret)) { /* removed: all of it comes from x */
                 *ret = (struct known){0};
-                content_attrs(x, &ret->st);
+                content_attrs(x, &ret->st, 0);
         }
         ret->sent_ns = clock_mono_ns();
         ret->epoch = volume_epoch(&c->v);

@@ -20,7 +20,6 @@
 #define WAIT_NS (100 * NS_PER_MS) /* between looks at a call's cancel flag */
 #define TELL_NS (200 * NS_PER_MS)
 #define STOP_NS (30 * NS_PER_S)
-#define BEFORE_NS (2 * NS_PER_S) /* an answer from before our upload comes until then */
 #define FRESH_SECONDS 2 /* a change in the same second may come later, clocks differing a little */
 #define FRESH_NS (50 * NS_PER_MS)
 #define FAR_NS (5 * NS_PER_MS)
@@ -136,7 +135,8 @@ static void take_version(struct content *x, const struct stat *st)
         x->version = *st;
         x->shown = *st;
         x->parts.size = x->parts.base_size = (uint64_t)st->st_size;
-        x->is_in_place = st->st_nlink > 1;
+        if (st->st_nlink != 0) /* else not told */
+                x->is_in_place = st->st_nlink > 1;
         x->stamp = stamp_of(st);
         x->generation++;
         x->misses = 0;
@@ -423,12 +423,14 @@ static void learn(struct content *x, const struct known *k, bool is_quiet)
         if (is_known(&k->st.st_ctim))
                 x->version.st_ctim = k->st.st_ctim;
         x->version.st_mode = k->st.st_mode;
-        x->version.st_nlink = k->st.st_nlink;
+        if (k->st.st_nlink != 0)
+                x->version.st_nlink = k->st.st_nlink;
         if (x->kind == CONTENT_CLEAN) {
                 x->shown.st_mode = k->st.st_mode;
                 x->shown.st_atim = k->st.st_atim;
                 x->shown.st_ctim = k->st.st_ctim;
-                x->is_in_place = k->st.st_nlink > 1;
+                if (k->st.st_nlink != 0)
+                        x->is_in_place = k->st.st_nlink > 1;
         }
         if (!was_exact && is_quiet && is_known(&x->version.st_ctim))
                 x->is_settled = is_settled_now(&x->version);
@@ -457,13 +459,18 @@ static uint64_t base_end(const struct content *x)
         return end;
 }
 
+bool content_is_outdated(const struct content *x, uint64_t sent_ns)
+{
+        return sent_ns < x->own_ns;
+}
+
 bool content_adopt(struct content *x, const struct known *k, bool is_quiet)
 {
         bool is_same = same_version(&x->version, &k->st);
 
         if (x->is_removed || x->is_only_here || x->is_uploading)
                 return false;
-        if (!is_same && clock_mono_ns() < x->before_until_ns && same_version(&x->before, &k->st))
+        if (!is_same && k->sent_ns != 0 && content_is_outdated(x, k->sent_ns))
                 return false;
         if (k->epoch > x->checked_epoch)
                 x->checked_epoch = k->epoch;
@@ -495,10 +502,9 @@ bool content_adopt(struct content *x, const struct known *k, bool is_quiet)
 
 void content_own_version(struct content *x, const struct stat *st)
 {
-        x->before = x->version;
-        x->before_until_ns = clock_after(BEFORE_NS);
+        x->own_ns = clock_mono_ns();
         x->version = *st;
-        content_note_data(x, clock_mono_ns(), volume_epoch(&x->s->c->v));
+        content_note_data(x, x->own_ns, volume_epoch(&x->s->c->v));
 }
 
 /* ---- the kernel ---- */
@@ -558,13 +564,13 @@ void content_attrs_locked(struct content *x, struct stat *st)
                 st->st_mtim = x->shown.st_mtim; /* ours, which the service has rounded */
 }
 
-void content_attrs(struct content *x, struct stat *st)
+void content_attrs(struct content *x, struct stat *st, uint64_t sent_ns)
 {
         struct known k = {.st = *st};
 
         content_lock(x);
         if (st->st_mode == 0 || !content_is_replaced(x, st)) {
-                if (st->st_mode != 0)
+                if (st->st_mode != 0 && !content_is_outdated(x, sent_ns))
                         (void)content_adopt(x, &k, false); /* the kernel is told by the answer */
                 content_attrs_locked(x, st);
         }

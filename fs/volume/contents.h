@@ -65,8 +65,7 @@ struct content {
 
         /* guarded by lock */
         struct stat version GUARDED_BY(lock); /* of the sandbox's file, as it told */
-        struct stat before GUARDED_BY(lock); /* the version that our last upload replaced ... */
-        uint64_t before_until_ns GUARDED_BY(lock); /* ... may still be told until then */
+        uint64_t own_ns GUARDED_BY(lock); /* when our last change of it was answered; 0: none */
         uint64_t checked_epoch GUARDED_BY(lock); /* in which the version was seen to hold */
         uint64_t data_ns GUARDED_BY(lock); /* when the first of the bytes were asked for ... */
         uint64_t data_epoch GUARDED_BY(lock); /* ... and in which epoch */
@@ -177,6 +176,8 @@ void contents_trim(struct contents *s); /* drop what is over the bound. No lock 
  * the same; 0 believes it.
  */
 bool content_adopt(struct content *x, const struct known *k, bool is_quiet) REQUIRES(x->lock);
+/* Asked for before our last change was answered: may be of the file before it. Not to be adopted. */
+bool content_is_outdated(const struct content *x, uint64_t sent_ns) REQUIRES(x->lock);
 bool contents_is_quiet(struct contents *s); /* nothing inside can change files; no lock held */
 /* The first bytes of a version come from a request of that time. */
 void content_note_data(struct content *x, uint64_t sent_ns, uint64_t epoch) REQUIRES(x->lock);

@@ -59,8 +59,10 @@ static int open_remote(struct content *x, struct call *call, struct box *box) RE
         cond_broadcast(&x->changed);
         if (r < 0)
                 return r == -ENOENT ? -ESTALE : r;
-        k.sent_ns = 0;
-        is_news = content_adopt(x, &k, false);
+        if (!content_is_outdated(x, k.sent_ns)) {
+                k.sent_ns = 0;
+                is_news = content_adopt(x, &k, false);
+        }
         x->remote = remote;
         x->is_remote_lost = false;
         if (is_news) {
@@ -168,7 +170,7 @@ static int take_part(struct content *x, const struct content_fetch *f, const cha
 
         if (x->is_removed) /* by name there may be another file; the handle is ours */
                 return insert(x, data, f->start, f->start + (uint64_t)n);
-        is_news = content_adopt(x, &now, false);
+        is_news = !content_is_outdated(x, k->sent_ns) && content_adopt(x, &now, false);
         x->is_remote_lost = was_lost; /* it is the handle that told */
         if (is_news) {
                 content_unlock(x);
@@ -295,7 +297,7 @@ static void take_small(struct small_fetch *w, struct content *x, struct content_
         bool is_news;
 
         content_lock(x);
-        is_news = content_adopt(x, k, false);
+        is_news = !content_is_outdated(x, w->sent_ns) && content_adopt(x, k, false);
         if (x->kind != CONTENT_WHOLE && !x->is_removed && data && size == (uint64_t)k->st.st_size &&
             x->version.st_size == k->st.st_size) {
                 if (x->present.count == 0)
