@@ -38,14 +38,21 @@ static bool keeps_times(struct entry *e, const struct stat *st)
         return keeps;
 }
 
+static uint32_t nlink_of(const struct entry *e, const struct stat *st)
+{
+        if (S_ISDIR(st->st_mode) || st->st_nlink > UINT32_MAX)
+                return 1;
+        if (st->st_nlink > 0)
+                return (uint32_t)st->st_nlink;
+        return ((e->mode ^ st->st_mode) & S_IFMT) == 0 && e->nlink > 0 ? e->nlink : 1; /* as told */
+}
+
 static void set_attrs(struct entry *e, const struct stat *st)
 {
         uint64_t size = st->st_size > 0 ? (uint64_t)st->st_size : 0;
 
+        e->nlink = nlink_of(e, st); /* before the mode */
         e->mode = (uint32_t)(st->st_mode & (S_IFMT | 07777));
-        e->nlink = S_ISDIR(st->st_mode) || st->st_nlink == 0 || st->st_nlink > UINT32_MAX
-                           ? 1
-                           : (uint32_t)st->st_nlink;
         e->size = size;
         e->blocks = st->st_blocks > 0 ? (uint64_t)st->st_blocks : size / 512 + (size % 512 != 0);
         e->atime = st->st_atim.tv_sec;

@@ -320,6 +320,7 @@ static void find_attrs(const struct sending *w, const struct change *changes, st
         ret->st_mode = S_IFREG | (w->shown.st_mode & 07777);
         ret->st_size = (off_t)w->size;
         ret->st_ino = 0;
+        ret->st_nlink = 0;
         ret->st_ctim = (struct timespec){0};
         for (size_t i = 0; i < w->count; i++)
                 if (changes[w->first + i].has_st)
