@@ -6,6 +6,9 @@
  *
  *      running -> ending (no more output, or closed: it gets TERM, and KILL after 1 s) -> over
  *
+ * Programs close their output just before they exit: without a close there are 100 ms before TERM, so
+ * that their exit code is not lost.
+ *
  * Locks:   `lock` guards the queue and the flags; it is held for system calls that can't block, and
  *          never for an event.
  */
@@ -36,6 +39,7 @@
 #define QUEUE_MAX (64u << 20)
 #define CHUNK ((size_t)256 * 1024)
 #define PIPE_SIZE (1 << 20) /* asked for; an unprivileged user may get less */
+#define LEAVE_NS (100 * NS_PER_MS)
 #define GRACE_NS NS_PER_S
 #define STACK_SIZE ((size_t)256 * 1024)
 
@@ -49,7 +53,8 @@ struct child {
         /* the thread's */
         int out_fd, err_fd; /* -1: at its end */
         unsigned char *chunk;
-        uint64_t kill_ns; /* TERM was sent, KILL is next; NEVER_NS */
+        uint64_t kill_ns; /* when it gets next_signal; NEVER_NS */
+        int next_signal; /* 0 while it runs */
 
         struct mutex lock;
         /* guarded by lock */
@@ -257,19 +262,23 @@ static void signal_group(struct child *p, int signal)
         (void)kill(-p->pid, signal); /* nobody left is fine */
 }
 
-/* Ask it to end, once; then make it. */
-static void end_it(struct child *p)
+/* Let it end, ask it to, once; then make it. */
+static void end_it(struct child *p, bool is_closing)
 {
-        if (p->kill_ns == NEVER_NS) {
-                p->kill_ns = clock_after(GRACE_NS);
+        if (p->next_signal == 0) {
                 mutex_lock(&p->lock);
                 close_input_locked(p);
                 mutex_unlock(&p->lock);
-                signal_group(p, SIGTERM);
-        } else if (clock_mono_ns() >= p->kill_ns) {
-                p->kill_ns = clock_after(GRACE_NS);
-                signal_group(p, SIGKILL);
+                p->next_signal = SIGTERM;
+                p->kill_ns = clock_after(LEAVE_NS);
         }
+        if (p->next_signal == SIGTERM && is_closing)
+                p->kill_ns = 0;
+        if (clock_mono_ns() < p->kill_ns)
+                return;
+        signal_group(p, p->next_signal);
+        p->next_signal = SIGKILL;
+        p->kill_ns = clock_after(GRACE_NS);
 }
 
 enum { AT_WAKE, AT_END, AT_OUT, AT_ERR, AT_IN, POLLED };
@@ -282,15 +291,15 @@ static bool run_once(struct child *p)
                 [AT_OUT] = {p->out_fd, POLLIN, 0},   [AT_ERR] = {p->err_fd, POLLIN, 0},
                 [AT_IN] = {-1, POLLOUT, 0},
         };
-        bool is_ending;
+        bool is_closing;
 
         mutex_lock(&p->lock);
         if (queued_locked(p) > 0)
                 at[AT_IN].fd = p->in_fd; /* only this thread closes it, or a sender that failed */
-        is_ending = p->is_closing || p->out_fd < 0;
+        is_closing = p->is_closing;
         mutex_unlock(&p->lock);
-        if (is_ending)
-                end_it(p);
+        if (is_closing || p->out_fd < 0)
+                end_it(p, is_closing);
         if (poll(at, POLLED, clock_poll_ms(p->kill_ns)) < 0)
                 return true; /* interrupted */
         if (at[AT_WAKE].revents)

@@ -367,7 +367,8 @@ static int on_found(void *ctx, const struct found *f)
                 struct target *t = &a->targets[a->told++];
                 bool is_root = !t->path[0] && strcmp(f->path, ".") == 0;
 
-                if (!is_root && (strncmp(f->path, "./", 2) != 0 || strcmp(f->path + 2, t->path)))
+                if (!is_root &&
+                    (strncmp(f->path, "./", 2) != 0 || strcmp(f->path + 2, t->path) != 0))
                         continue;
                 t->st = f->st;
                 t->is_found = true;

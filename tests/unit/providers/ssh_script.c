@@ -75,7 +75,7 @@ static void any_bytes_are_borne(void)
                         size_t n = (seed = seed * 1103515245 + 12345) >> 20;
 
                         for (size_t k = 0; k < n; k++)
-                                text[k] = "\n" T " endoutrstarted 0123-"[(seed >> 8) % 54 + k % 3];
+                                text[k] = "\n" T " endoutrstarted 0123-"[(seed >> 8) % 53 + k % 3];
                         (void)report_feed(&r, text, n);
                         (void)report_feed(&r, "\n" T " ", 34);
                 }
