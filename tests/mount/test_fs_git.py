@@ -153,12 +153,12 @@ def test_git_keeps_x_bits_and_links(fsdir, git):
     assert modes == ["120000", "100755"]
 
 
-def test_git_clone_survives_its_alarm_timer(fsdir, git, scratch):
+def test_git_clone_survives_its_alarm_timer(fsdir, git, scratch, kind):
     """The progress meter gets SIGALRM all the time; no call may end with EINTR for it."""
     origin = scratch / "origin"
     origin.mkdir()
     git("init", "-q", cwd=origin)
-    for n in range(1500):
+    for n in range(kind.scaled(1500, 400)):
         (origin / ("f%04d" % n)).write_text("%d\n" % n)
     git("add", "-A", cwd=origin)
     git("commit", "-q", "-m", "many", cwd=origin)

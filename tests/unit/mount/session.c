@@ -259,7 +259,7 @@ static void kill_readers(const pid_t *pids, int signal)
                 CHECK_EQ(kill(pids[i], signal), 0);
         for (size_t i = 0; i < READERS; i++)
                 CHECK_EQ(reap(pids[i], 5000), signal);
-        CHECK(clock_mono_ns() - begin < 2 * NS_PER_S);
+        CHECK(clock_mono_ns() - begin < 5 * NS_PER_S);
 }
 
 static void blocked_readers_cost_no_thread(void)
