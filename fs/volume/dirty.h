@@ -34,7 +34,7 @@ struct dirty_record {
         struct stat base; /* st_mtim, st_size, st_ino, st_ctim of the changed file */
 };
 
-int dirty_write(int dir, uint64_t id, const struct dirty_record *r);
+int dirty_write(int dir, uint64_t id, const struct dirty_record *from);
 /* The record and its list. What can't be removed is sent once more by the next mount. */
 void dirty_remove(int dir, uint64_t id);
 

@@ -390,8 +390,8 @@ int contents_fetch(struct contents *s, struct call *call, struct content **xs,
         size_t n = 0;
         int r = -ENOMEM;
 
-        w.xs = calloc(count, sizeof(*w.xs));
-        w.fetches = calloc(count, sizeof(*w.fetches));
+        w.xs = calloc(count, sizeof(struct content *));
+        w.fetches = calloc(count, sizeof(struct content_fetch *));
         if (paths && w.xs && w.fetches) {
                 for (size_t i = 0; i < count; i++) {
                         w.xs[i] = xs[i];
