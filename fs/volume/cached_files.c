@@ -695,6 +695,7 @@ static int set_there(struct cached *c, struct vol_op *op, struct content *x, uns
                 x->own_ns = clock_mono_ns();
                 x->version = change.st;
                 x->shown = change.st;
+                x->own_ctim = (struct timespec){0};
         }
         content_unlock(x);
         return 0;

@@ -134,6 +134,7 @@ static void take_version(struct content *x, const struct stat *st)
 {
         x->version = *st;
         x->shown = *st;
+        x->own_ctim = (struct timespec){0};
         x->parts.size = x->parts.base_size = (uint64_t)st->st_size;
         if (st->st_nlink != 0) /* else not told */
                 x->is_in_place = st->st_nlink > 1;
@@ -503,6 +504,7 @@ bool content_adopt(struct content *x, const struct known *k, bool is_quiet)
 void content_own_version(struct content *x, const struct stat *st)
 {
         x->own_ns = clock_mono_ns();
+        x->own_ctim = x->shown.st_ctim;
         x->version = *st;
         content_note_data(x, x->own_ns, volume_epoch(&x->s->c->v));
 }
@@ -559,6 +561,8 @@ void content_attrs_locked(struct content *x, struct stat *st)
         if (!same_version(&x->version, st)) { /* told before our upload: not taken over */
                 st->st_size = (off_t)x->parts.size;
                 st->st_mtim = x->shown.st_mtim;
+        } else if (x->own_ctim.tv_sec != 0) {
+                st->st_ctim = x->own_ctim; /* git compares it */
         }
         if (st->st_mtim.tv_nsec == 0 && same_time(&st->st_mtim, &x->shown.st_mtim))
                 st->st_mtim = x->shown.st_mtim; /* ours, which the service has rounded */

@@ -66,6 +66,8 @@ struct content {
         /* guarded by lock */
         struct stat version GUARDED_BY(lock); /* of the sandbox's file, as it told */
         uint64_t own_ns GUARDED_BY(lock); /* when our last change of it was answered; 0: none */
+        /* what was shown before it was sent, and stays shown with this version; 0: none */
+        struct timespec own_ctim GUARDED_BY(lock);
         uint64_t checked_epoch GUARDED_BY(lock); /* in which the version was seen to hold */
         uint64_t data_ns GUARDED_BY(lock); /* when the first of the bytes were asked for ... */
         uint64_t data_epoch GUARDED_BY(lock); /* ... and in which epoch */
