@@ -560,9 +560,10 @@ def test_files_only(base, drive):
             (work / ("d%d" % i)).mkdir()
             (work / ("d%d" % i) / "f").write_text("x")
         (work / "link").symlink_to("/etc")
-        (work / "d1").chmod(0)
         half = work.parent.parent / "half1"
         shutil.copytree(work.parent, half, symlinks=True)
+        for each in (work, half / "work"):
+            (each / "d1").chmod(0)
         text = (half / "sandbox").read_text().replace("key " + work.parent.name, "key half1")
         (half / "sandbox").unlink()
         (half / "sandbox.half").write_text(checksummed(text))

@@ -229,7 +229,7 @@ static void another_inode_is_another_file(void)
 static void numbers_are_made_up_where_there_are_none(void)
 {
         struct meta *m = make_meta(0);
-        struct meta_fact a, b, again;
+        struct meta_fact a = {0}, b = {0}, again;
 
         list(m, "", 10, NAMES("a", "b"));
         CHECK(meta_get(m, "a", &a) && meta_get(m, "b", &b));

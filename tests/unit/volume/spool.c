@@ -46,7 +46,7 @@ static void extents_equal_a_bitmap(void)
                 uint64_t end = start + (uint64_t)(rand_r(&seed) % 12);
                 bool adds = rand_r(&seed) % 2;
                 struct extent part;
-                uint64_t at = start;
+                uint64_t at;
 
                 if (end > SPAN)
                         end = SPAN;
