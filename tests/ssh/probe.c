@@ -333,7 +333,7 @@ int main(int argc, char **argv)
         static char line[65536];
         struct canceller x;
         struct call c;
-        pthread_t thread;
+        pthread_t thread = 0;
         uint64_t start;
         int r;
 
