@@ -89,14 +89,12 @@ static struct exec_channel *take_spare_locked(struct exec_host *eh) REQUIRES(eh-
         return NULL;
 }
 
-bool channel_make_room(struct exec_host *eh, struct call *c)
+bool channel_make_room(struct exec_host *eh, struct call *c, uint64_t until_ns)
 {
         struct timespec pause = clock_timespec(ROOM_NS);
         struct exec_channel *ch = NULL;
-        bool is_new;
 
         mutex_lock(&eh->lock);
-        is_new = eh->attached_max > 0;
         eh->attached_max = 0;
         eh->spare_target = 0;
         if (!list_is_empty(&eh->spares)) {
@@ -107,7 +105,7 @@ bool channel_make_room(struct exec_host *eh, struct call *c)
         mutex_unlock(&eh->lock);
         if (ch)
                 channel_free(ch);
-        if ((!ch && !is_new) || call_check(c) < 0)
+        if (clock_mono_ns() >= until_ns || call_check(c) < 0)
                 return false;
         (void)nanosleep(&pause, NULL); /* until the server has heard of it */
         return true;
@@ -128,6 +126,7 @@ bool channel_detaches(struct exec_host *eh)
 
 int channel_take(struct exec_host *eh, struct call *c, struct ssh_exec *x)
 {
+        uint64_t until_ns = clock_after(ROOM_WAIT_NS);
         struct exec_channel *ch;
         int r = 0;
 
@@ -136,7 +135,7 @@ int channel_take(struct exec_host *eh, struct call *c, struct ssh_exec *x)
         mutex_unlock(&eh->lock);
         if (!ch)
                 r = channel_open(eh, c, &ch);
-        while ((r == -EAGAIN || r == -EMFILE) && channel_make_room(eh, c))
+        while ((r == -EAGAIN || r == -EMFILE) && channel_make_room(eh, c, until_ns))
                 r = channel_open(eh, c, &ch);
         if (r < 0)
                 return r;

@@ -167,9 +167,10 @@ void exec_forget_locked(struct exec_host *eh, struct ssh_exec *x) REQUIRES(eh->l
 int channel_take(struct exec_host *eh, struct call *c, struct ssh_exec *x);
 /*
  * The host takes no more channels: spares are closed, and from now on each command gives its own up
- * as soon as it runs. False: there is no hope, or the call is over.
+ * as soon as it runs. Waits a moment for that. False: `until_ns` has come, or the call is over.
  */
-bool channel_make_room(struct exec_host *eh, struct call *c);
+bool channel_make_room(struct exec_host *eh, struct call *c, uint64_t until_ns);
+#define ROOM_WAIT_NS (5 * NS_PER_S) /* for a channel that another command gives up */
 /* The next command should give its channel up once it runs: many have one. */
 bool channel_detaches(struct exec_host *eh);
 /* Closes the exec's channel, if it has one. Never from an event. */

@@ -246,6 +246,7 @@ static void on_end(void *ctx, const struct stream_end *end)
 static int helper_new(struct shell *s, struct call *c, struct helper **ret)
 {
         struct helper *p = calloc(1, sizeof(*p));
+        uint64_t until_ns = clock_after(ROOM_WAIT_NS);
         int r;
 
         if (!p)
@@ -257,7 +258,7 @@ static int helper_new(struct shell *s, struct call *c, struct helper **ret)
                         s->host, c, "exec sh",
                         &(struct stream_events){.data = on_data, .end = on_end, .ctx = p},
                         &p->stream);
-        while ((r == -EAGAIN || r == -EMFILE) && channel_make_room(s->execs, c));
+        while ((r == -EAGAIN || r == -EMFILE) && channel_make_room(s->execs, c, until_ns));
         if (r < 0) {
                 free(p);
                 return r;
