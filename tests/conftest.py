@@ -212,6 +212,13 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("kind", kinds.chosen(marker, needs), indirect=True)
 
 
+def pytest_collection_modifyitems(config, items):
+    left_out = [item for item in items if kinds.is_left_out(item.nodeid)]
+    if left_out and not config.getoption("keyword"):
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not kinds.is_left_out(item.nodeid)]
+
+
 @pytest.fixture
 def kind(request):
     """The kind of sandbox that this test runs in (support/kinds.py)."""

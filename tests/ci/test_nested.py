@@ -14,17 +14,15 @@ from support.mounts import work_directory
 pytestmark = pytest.mark.xdist_group("ci")  # one after the other: builds, and what needs them
 
 # What the sanitizers look at, `pytest -k`: what is most entangled, for these runs are several times slower. Not what
-# measures memory, nor floods. Of sandboxes on SSH hosts: files, and hosts that go away, briefly.
+# measures memory, nor floods. Of sandboxes on SSH hosts: their life.
 SANITIZED = ("((random_walk or hostile or exec_basics or exec_io or lifecycle or faults_crash or faults_blocking"
              " or ctl_writes or conform) and not memory and not two_hundred and not fast_output)"
-             " or cached_sending or (fs_git and local-cached) or (fs_data and ssh and not sqlite and not npm)"
-             " or (test_files and ssh and not sftp and not deadline and not 300_mib and not 20000 and not large_file)"
-             " or (test_ssh_life and (life_of or killed or paused)) or (test_ssh_exec and busybox and (stdin or signal))")
+             " or cached_sending or (fs_git and local-cached) or (test_ssh_life and (life_of or paused))")
 
 # What the unprivileged user runs: what may depend on who mounts. (The isolation tests mount as both.) SSH goes to the
 # user's own account; what hosts that go away do is the same for every user.
 UNPRIVILEGED = ("((fs_posix or fs_git or fs_build or fs_copy) and not local-cached) or exec_basics or lifecycle"
-                " or (faults and not test_ssh_faults) or conform or (test_ssh_life and not silent)")
+                " or (faults and not test_ssh_faults) or conform")
 
 IS_FULL = set(builds.wanted()) == set(builds.BUILDS)
 
