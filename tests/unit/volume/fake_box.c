@@ -111,7 +111,7 @@ static bool is_skipped(const struct file_listing *what, const char *name)
         return false;
 }
 
-static int list_dir(struct listing *l, int dir, const char *path, unsigned depth);
+static int list_dir(struct listing *l, int fd, const char *path, unsigned depth);
 
 static int list_entry_at(struct listing *l, int dir, const char *path, const char *name,
                          unsigned depth)
@@ -233,7 +233,7 @@ static int fetch_one(struct fake_box *f, const char *path, size_t index, size_t 
                      struct file_sink *to)
 {
         _cleanup_(freep) char *data = NULL;
-        struct stat st;
+        struct stat st = {0};
         _cleanup_(closep) int fd = open_regular(f, path, O_RDONLY, &st);
         ssize_t n;
 
