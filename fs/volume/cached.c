@@ -235,42 +235,6 @@ int cached_fact(struct cached *c, struct vol_op *op, const char *path, struct me
         return call_fail(op->call, -EIO, "the sandbox does not say what %s is", path);
 }
 
-int cached_fact_of_node(struct cached *c, struct vol_op *op, uint64_t node, char **ret_path,
-                        struct meta_fact *ret)
-{
-        uint64_t moves = cached_moves(c);
-        int r;
-
-        do {
-                free(*ret_path);
-                *ret_path = NULL;
-                r = cached_path(c, node, NULL, ret_path);
-                if (r == 0)
-                        r = cached_fact(c, op, *ret_path, ret);
-                if (r == -ENOENT) {
-                        int moved = cached_moved_meanwhile(c, op, &moves);
-
-                        r = moved == 0 ? -ENOENT : moved;
-                }
-        } while (r == 1);
-        if (r == 0 && !nodes_is(&c->nodes, node, &ret->k.st))
-                r = -ESTALE; /* another file is at its place */
-        return r;
-}
-
-int cached_attr(struct cached *c, struct vol_op *op, uint64_t node, struct known *ret)
-{
-        _cleanup_(freep) char *path = NULL;
-        struct meta_fact f;
-        int r = cached_check(c);
-
-        if (r == 0)
-                r = cached_fact_of_node(c, op, node, &path, &f);
-        if (r == 0)
-                *ret = f.k;
-        return r;
-}
-
 int cached_fact_of_name(struct cached *c, struct vol_op *op, uint64_t parent, const char *name,
                         char **ret_path, struct meta_fact *ret)
 {
@@ -289,6 +253,29 @@ int cached_fact_of_name(struct cached *c, struct vol_op *op, uint64_t parent, co
                         r = moved == 0 ? -ENOENT : moved;
                 }
         } while (r == 1);
+        return r;
+}
+
+int cached_fact_of_node(struct cached *c, struct vol_op *op, uint64_t node, char **ret_path,
+                        struct meta_fact *ret)
+{
+        int r = cached_fact_of_name(c, op, node, NULL, ret_path, ret);
+
+        if (r == 0 && !nodes_is(&c->nodes, node, &ret->k.st))
+                r = -ESTALE; /* another file is at its place */
+        return r;
+}
+
+int cached_attr(struct cached *c, struct vol_op *op, uint64_t node, struct known *ret)
+{
+        _cleanup_(freep) char *path = NULL;
+        struct meta_fact f;
+        int r = cached_check(c);
+
+        if (r == 0)
+                r = cached_fact_of_node(c, op, node, &path, &f);
+        if (r == 0)
+                *ret = f.k;
         return r;
 }
 

@@ -18,9 +18,6 @@
 #include "transport/base/cleanup.h"
 #include "transport/base/clock.h"
 
-#define CLIMB_WAIT_NS (250 * NS_PER_MS) /* for those who were given a link's target to use it up */
-#define CLIMB_STEP_NS (1 * NS_PER_MS)
-
 /* ---- lookup ---- */
 
 /*
@@ -434,38 +431,16 @@ struct renaming {
         struct removal over; /* what it is renamed over */
 };
 
-/* What is or was a moment ago a directory: others take along nobody who follows a link. */
-static bool may_be_directory(struct cached *c, uint64_t parent, const char *name)
-{
-        mode_t kind = nodes_kind(&c->nodes, parent, name);
-
-        return kind == 0 || S_ISDIR(kind) || nodes_was_directory(&c->nodes, parent, name);
-}
-
-/* Before a rename to a lower depth: 0, or -EXDEV, and mv then copies. */
-static int wait_for_climbs(struct cached *c, const struct vol_op *op, uint64_t since_ns)
-{
-        const struct timespec step = {.tv_nsec = CLIMB_STEP_NS};
-        uint64_t now_ns = since_ns;
-
-        while (!climbs_are_over(&c->climbs, op->tid, since_ns, now_ns)) {
-                if (now_ns >= since_ns + CLIMB_WAIT_NS)
-                        return -EXDEV;
-                (void)nanosleep(&step, NULL); /* cut short: looked at earlier */
-                now_ns = clock_mono_ns();
-        }
-        return 0;
-}
-
 /* Before a directory is renamed to another depth (climbs.h). */
 static int prepare_climbs(struct cached *c, const struct vol_op *op, const struct renaming *x)
 {
         unsigned from = cached_depth(x->path), to = cached_depth(x->new_path);
 
-        if (to == from || c->config.has_raw_symlinks || !may_be_directory(c, x->parent, x->name))
+        if (to == from || c->config.has_raw_symlinks ||
+            !nodes_may_be_directory(&c->nodes, x->parent, x->name))
                 return 0;
         climbs_move(&c->climbs, x->parent);
-        return to < from ? wait_for_climbs(c, op, clock_mono_ns()) : 0;
+        return to < from ? climbs_wait(&c->climbs, op->tid, op->may_wait) : 0;
 }
 
 static int hold_contents(struct cached *c, struct vol_op *op, struct renaming *x)

@@ -5,7 +5,13 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <time.h>
 #include <unistd.h>
+
+#include "transport/base/clock.h"
+
+#define CLIMB_WAIT_NS (250 * NS_PER_MS) /* for those who were given a link's target to use it up */
+#define CLIMB_STEP_NS (1 * NS_PER_MS)
 
 static void drop(struct climbs *c, unsigned i) REQUIRES(c->lock)
 {
@@ -91,6 +97,22 @@ bool climbs_are_over(struct climbs *c, pid_t tid, uint64_t since_ns, uint64_t no
         for (unsigned i = 0; are_over && i < count; i++)
                 are_over = has_ended(left[i].tid);
         return are_over;
+}
+
+int climbs_wait(struct climbs *c, pid_t tid, bool may_wait)
+{
+        const struct timespec step = {.tv_nsec = CLIMB_STEP_NS};
+        uint64_t since_ns = clock_mono_ns(), now_ns = since_ns;
+
+        while (!climbs_are_over(c, tid, since_ns, now_ns)) {
+                if (now_ns >= since_ns + CLIMB_WAIT_NS)
+                        return -EXDEV;
+                if (!may_wait)
+                        return -EINPROGRESS;
+                (void)nanosleep(&step, NULL); /* cut short: looked at earlier */
+                now_ns = clock_mono_ns();
+        }
+        return 0;
 }
 
 bool climbs_unsettled(struct climbs *c, uint64_t *ret_from, uint64_t *ret_move)

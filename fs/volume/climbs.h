@@ -60,6 +60,11 @@ void climbs_move(struct climbs *c, uint64_t from) EXCLUDES(c->lock);
 /* Whether nobody but `tid` may still be on the way with a target asked for until `since_ns`. */
 bool climbs_are_over(struct climbs *c, pid_t tid, uint64_t since_ns, uint64_t now_ns)
         EXCLUDES(c->lock);
+/*
+ * Before a rename to a lower depth: until they are over. 0; -EXDEV they take too long, and mv then
+ * copies; -EINPROGRESS this thread may not wait.
+ */
+int climbs_wait(struct climbs *c, pid_t tid, bool may_wait) EXCLUDES(c->lock);
 /* Whether a rename is not known to be settled: the directory whose lock tells, and its number. */
 bool climbs_unsettled(struct climbs *c, uint64_t *ret_from, uint64_t *ret_move) EXCLUDES(c->lock);
 void climbs_settled(struct climbs *c, uint64_t move) EXCLUDES(c->lock);

@@ -16,9 +16,6 @@
 #include "transport/base/cleanup.h"
 #include "transport/base/clock.h"
 
-#define CLIMB_WAIT_NS (250 * NS_PER_MS) /* for those who were given a link's target to use it up */
-#define CLIMB_STEP_NS (1 * NS_PER_MS)
-
 /* Devices are no part of a sandbox's files: nobody inside can make one. */
 static bool is_hidden(mode_t mode)
 {
@@ -307,31 +304,6 @@ struct renaming {
         struct direct_parent from, to;
 };
 
-/* What is or was a moment ago a directory: others take along nobody who follows a link. */
-static bool may_be_directory(struct direct *d, uint64_t parent, const char *name)
-{
-        mode_t kind = nodes_kind(&d->nodes, parent, name);
-
-        return kind == 0 || S_ISDIR(kind) || nodes_was_directory(&d->nodes, parent, name);
-}
-
-/* Before a rename to a lower depth: 0, or -EXDEV, and mv then copies. */
-static int wait_for_climbs(struct direct *d, const struct vol_op *op, uint64_t since_ns)
-{
-        const struct timespec step = {.tv_nsec = CLIMB_STEP_NS};
-        uint64_t now_ns = since_ns;
-
-        while (!climbs_are_over(&d->climbs, op->tid, since_ns, now_ns)) {
-                if (now_ns >= since_ns + CLIMB_WAIT_NS)
-                        return -EXDEV;
-                if (!op->may_wait)
-                        return -EINPROGRESS;
-                (void)nanosleep(&step, NULL); /* cut short: looked at earlier */
-                now_ns = clock_mono_ns();
-        }
-        return 0;
-}
-
 /* Before a rename to another depth. */
 static int prepare(struct direct *d, const struct vol_op *op, const struct renaming *x)
 {
@@ -340,11 +312,11 @@ static int prepare(struct direct *d, const struct vol_op *op, const struct renam
 
         if (x->to.depth == x->from.depth || d->config.has_raw_symlinks)
                 return 0;
-        if (!may_be_directory(d, x->parent, x->name) &&
-            (!is_swap || !may_be_directory(d, x->new_parent, x->new_name)))
+        if (!nodes_may_be_directory(&d->nodes, x->parent, x->name) &&
+            (!is_swap || !nodes_may_be_directory(&d->nodes, x->new_parent, x->new_name)))
                 return 0;
         climbs_move(&d->climbs, x->parent);
-        return is_up || is_swap ? wait_for_climbs(d, op, clock_mono_ns()) : 0;
+        return is_up || is_swap ? climbs_wait(&d->climbs, op->tid, op->may_wait) : 0;
 }
 
 /*

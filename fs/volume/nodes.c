@@ -916,6 +916,13 @@ bool nodes_was_directory(struct nodes *t, uint64_t parent, const char *name)
         return is_so;
 }
 
+bool nodes_may_be_directory(struct nodes *t, uint64_t parent, const char *name)
+{
+        mode_t kind = nodes_kind(t, parent, name);
+
+        return kind == 0 || S_ISDIR(kind) || nodes_was_directory(t, parent, name);
+}
+
 size_t nodes_count(struct nodes *t)
 {
         size_t count;

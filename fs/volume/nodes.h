@@ -168,5 +168,7 @@ bool nodes_is(struct nodes *t, uint64_t number, const struct stat *st) EXCLUDES(
 mode_t nodes_kind(struct nodes *t, uint64_t parent, const char *name) EXCLUDES(t->lock);
 /* Whether the node known at (parent, name) took the place of a directory that nobody removed. */
 bool nodes_was_directory(struct nodes *t, uint64_t parent, const char *name) EXCLUDES(t->lock);
+/* What is or was a moment ago a directory: others take along nobody who follows a link. */
+bool nodes_may_be_directory(struct nodes *t, uint64_t parent, const char *name) EXCLUDES(t->lock);
 /* How many nodes there are, for tests and logs. */
 size_t nodes_count(struct nodes *t) EXCLUDES(t->lock);
