@@ -102,7 +102,6 @@ struct fleet {
         uint64_t tick_id GUARDED_BY(tick_lock);
 };
 
-void fleet_span_defaults(struct fleet_seams *s);
 int fleet_state_open(struct fleet *f, const struct fleet_config *config, struct call *c);
 void fleet_state_close(struct fleet *f, bool is_clean);
 void fleet_state_draining(struct fleet *f); /* another mount may ask for the lock from now on */

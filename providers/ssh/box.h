@@ -39,8 +39,6 @@ int workspace_look(struct ssh_link *l, struct call *c, const char *base, const c
  * everybody can rename in it.
  */
 int workspace_base(struct ssh_host *h, struct ssh_link *l, struct call *c, bool make, char **ret);
-/* It has gone: the next look finds out. */
-void workspace_forget_base(struct ssh_host *h);
 
 /* The state, and its raw word, that `state`'s text means. */
 enum box_state workspace_state(const char *word, const char **ret_raw);

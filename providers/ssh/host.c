@@ -60,14 +60,6 @@ static struct ssh_host *host_new(struct ssh_provider *ssh, const struct ssh_conf
         return h;
 }
 
-struct ssh_host *host_ref(struct ssh_host *h)
-{
-        mutex_lock(&h->ssh->lock);
-        h->refs++;
-        mutex_unlock(&h->ssh->lock);
-        return h;
-}
-
 void host_unref(struct ssh_host *h)
 {
         if (!h)

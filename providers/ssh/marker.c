@@ -122,33 +122,6 @@ int marker_env(const struct spec *spec, struct buf *to)
 
 /* ---- small files ---- */
 
-struct reading {
-        struct buf *to;
-        int error;
-};
-
-static int on_file(void *ctx, size_t index, int error, const struct stat *st, const void *data,
-                   size_t size)
-{
-        struct reading *r = ctx;
-
-        (void)index;
-        (void)st;
-        r->error = error == -EFBIG || error == -EINVAL ? -EBADMSG : error;
-        if (error == 0)
-                r->error = buf_add(r->to, data, size);
-        return 0;
-}
-
-int remote_read(struct ssh_link *l, struct call *c, const char *path, struct buf *to)
-{
-        struct reading reading = {.to = to, .error = -EPROTO};
-        const struct sftp_fetch_sink sink = {.file = on_file, .ctx = &reading};
-        int r = sftp_fetch(l->sftp, c, &path, 1, to->max - to->size, &sink);
-
-        return r < 0 ? r : reading.error;
-}
-
 struct bytes {
         const char *data;
 };

@@ -38,8 +38,6 @@ int marker_env(const struct spec *spec, struct buf *to);
 
 /* ---- small files of the host ---- */
 
-/* The whole file, up to to->max. -ENOENT, -EBADMSG larger or no regular file, ... */
-int remote_read(struct ssh_link *l, struct call *c, const char *path, struct buf *to);
 /* Whole or not at all: a temporary name beside, 0600, renamed over. */
 int remote_write(struct ssh_link *l, struct call *c, const char *path, const void *data,
                  size_t size);

@@ -168,7 +168,6 @@ int host_open_program(struct ssh_host *h, struct call *c, const char *command,
 int host_script(struct ssh_host *h, struct call *c, const char *script, size_t size,
                 struct buf *out);
 
-struct ssh_host *host_ref(struct ssh_host *h);
 void host_unref(struct ssh_host *h); /* accepts NULL */
 
 /* ---- sandboxes ---- */

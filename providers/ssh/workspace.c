@@ -223,10 +223,3 @@ int workspace_base(struct ssh_host *h, struct ssh_link *l, struct call *c, bool 
         *ret = known;
         return 0;
 }
-
-void workspace_forget_base(struct ssh_host *h)
-{
-        mutex_lock(&h->lock);
-        free(STEAL(h->base));
-        mutex_unlock(&h->lock);
-}

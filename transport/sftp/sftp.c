@@ -186,11 +186,6 @@ void sftp_unref(struct sftp *s)
         free(s);
 }
 
-void sftp_unrefp(struct sftp **s)
-{
-        sftp_unref(*s);
-}
-
 const struct stream_events *sftp_events(struct sftp *s)
 {
         return &s->events;

@@ -42,7 +42,6 @@ int sftp_new(struct sftp **ret); /* 0, -ENOMEM */
 struct sftp *sftp_ref(struct sftp *s);
 /* The last one closes the stream: never from one of its events. Accepts NULL. */
 void sftp_unref(struct sftp *s);
-void sftp_unrefp(struct sftp **s);
 
 /* What the stream is to be opened with. */
 const struct stream_events *sftp_events(struct sftp *s);
