@@ -464,26 +464,28 @@ static void show_link(struct cached *c, const char *path, struct stat *st)
                 st->st_size = r;
 }
 
-void cached_show(struct cached *c, const char *path, const struct meta_fact *f, struct stat *ret)
+bool cached_show(struct cached *c, const char *path, const struct meta_fact *f, struct stat *ret)
 {
         struct content *x = f->has_content ? meta_content(c->meta, path) : NULL;
+        bool is_latest = true;
 
         *ret = f->k.st;
         if (S_ISLNK(ret->st_mode))
                 show_link(c, path, ret);
         if (x)
-                content_attrs(x, ret, f->k.sent_ns);
+                is_latest = content_attrs(x, ret, f->k.sent_ns);
         content_unref(x);
         if (ret->st_ctim.tv_sec == 0 && ret->st_ctim.tv_nsec == 0)
                 ret->st_ctim = ret->st_mtim;
+        return is_latest;
 }
 
 void cached_answer(struct cached *c, const struct node_id *id, const char *path,
                    const struct meta_fact *f, struct vol_entry *ret)
 {
         *ret = (struct vol_entry){.node = id->number, .generation = id->generation};
-        cached_show(c, path, f, &ret->st);
-        ret->ttl_ns = cached_ttl_of_node(c, id->number, f);
+        if (cached_show(c, path, f, &ret->st))
+                ret->ttl_ns = cached_ttl_of_node(c, id->number, f);
 }
 
 void cached_fill(struct cached *c, const struct node_id *id, const struct known *k,

@@ -208,9 +208,15 @@ bool content_is_pinned(const struct content *x); /* an atomic load: called under
 /*
  * `st`, the sandbox's, as this mount shows it: size, times and mode of a file that has local
  * changes, or is being sent. All of it for a file that was removed (st_mode == 0 when called).
- * `sent_ns`: when they were asked for.
+ * `sent_ns`: when they were asked for. False: the sandbox has another version by now, of which open
+ * handles have seen nothing yet; not to be cached.
  */
-void content_attrs(struct content *x, struct stat *st, uint64_t sent_ns);
+bool content_attrs(struct content *x, struct stat *st, uint64_t sent_ns);
+/*
+ * Before getattr answers so: open handles go on with the version that `k` tells of, bytes and
+ * attributes at once, unless they have only just been opened. 0 or -EINPROGRESS.
+ */
+int content_follow(struct cached *c, struct vol_op *op, uint64_t node, const struct known *k);
 struct content *file_content(struct vol_file *f); /* borrowed */
 /* Give back one reference of its node_open (nodes_unref), and free it if that was the last. */
 void file_put(struct cached *c, struct vol_file *f);

@@ -36,7 +36,7 @@ static int answer_removed(struct cached *c, uint64_t node, struct vol_file *file
         if (!file)
                 file = held;
         if (file)
-                content_attrs(file_content(file), &st, 0);
+                (void)content_attrs(file_content(file), &st, 0); /* never cached */
         else if (!cached_removed_dir(c, node, &st))
                 return -ESTALE;
         if (held)
@@ -56,6 +56,8 @@ int cached_getattr(struct volume *v, struct vol_op *op, uint64_t node, struct vo
         if (r < 0)
                 return file ? -ESTALE : r;
         r = cached_fact_of_node(c, op, node, &path, &f);
+        if (r == 0 && f.has_content)
+                r = content_follow(c, op, node, &f.k);
         if (r == 0)
                 cached_answer(c, &(struct node_id){.number = node}, path, &f, ret);
         else if ((r == -ESTALE || r == -ENOENT) && answer_removed(c, node, file, ret) == 0)

@@ -158,6 +158,7 @@ static void refresh_attrs(struct cached *c, uint64_t node, struct content *x)
         content_lock(x);
         is_news = x->opened_generation != x->generation;
         x->opened_generation = x->generation;
+        x->opened_ns = clock_mono_ns();
         content_unlock(x);
         if (is_news && c->events.inval_node)
                 c->events.inval_node(c->events.ctx, node, true);
@@ -717,7 +718,7 @@ static int answer_set(struct cached *c, struct content *x, struct known *ret)
 {
         if (!cached_last_known(c, x, ret)) { /* removed: all of it comes from x */
                 *ret = (struct known){0};
-                content_attrs(x, &ret->st, 0);
+                (void)content_attrs(x, &ret->st, 0); /* cached_fill says what may be cached */
         }
         ret->sent_ns = clock_mono_ns();
         ret->epoch = volume_epoch(&c->v);

@@ -18,8 +18,11 @@ int cached_fact(struct cached *c, struct vol_op *op, const char *path, struct me
 uint64_t cached_ttl_of_node(struct cached *c, uint64_t node, const struct meta_fact *f);
 uint64_t cached_ttl_of_name(struct cached *c, uint64_t parent, const char *name,
                             const struct meta_fact *f);
-/* Attributes as they are shown: of a link the size of what readlink answers, and content_attrs. */
-void cached_show(struct cached *c, const char *path, const struct meta_fact *f, struct stat *ret);
+/*
+ * Attributes as they are shown: of a link the size of what readlink answers, and content_attrs,
+ * whose answer it is.
+ */
+bool cached_show(struct cached *c, const char *path, const struct meta_fact *f, struct stat *ret);
 /* The answer for the node of `path`. */
 void cached_answer(struct cached *c, const struct node_id *id, const char *path,
                    const struct meta_fact *f, struct vol_entry *ret);

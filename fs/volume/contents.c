@@ -568,17 +568,58 @@ void content_attrs_locked(struct content *x, struct stat *st)
                 st->st_mtim = x->shown.st_mtim; /* ours, which the service has rounded */
 }
 
-void content_attrs(struct content *x, struct stat *st, uint64_t sent_ns)
+/* Somebody reads it from here, and may have begun with the version that is here. */
+static bool is_being_read(struct content *x) REQUIRES(x->lock)
+{
+        return atomic_load(&x->handles) > 0 && x->kind == CONTENT_CLEAN && !x->is_removed &&
+               x->parts.size <= CONTENT_SMALL && extents_cover(&x->present, 0, x->parts.size);
+}
+
+/* Who has just opened it reads one version, though it is replaced meanwhile; not past a command. */
+static bool is_just_opened(struct content *x) REQUIRES(x->lock)
+{
+        struct cached *c = x->s->c;
+
+        return x->checked_epoch == volume_epoch(&c->v) &&
+               clock_mono_ns() < x->opened_ns + c->config.attr_ttl_ns;
+}
+
+bool content_attrs(struct content *x, struct stat *st, uint64_t sent_ns)
 {
         struct known k = {.st = *st};
+        bool is_behind = false;
 
         content_lock(x);
         if (st->st_mode == 0 || !content_is_replaced(x, st)) {
-                if (st->st_mode != 0 && !content_is_outdated(x, sent_ns))
-                        (void)content_adopt(x, &k, false); /* the kernel is told by the answer */
+                if (st->st_mode != 0 && !content_is_outdated(x, sent_ns)) {
+                        is_behind = is_being_read(x) && !same_version(&x->version, st);
+                        if (!is_behind)
+                                (void)content_adopt(x, &k, false); /* the answer tells the kernel */
+                }
                 content_attrs_locked(x, st);
         }
         content_unlock(x);
+        return !is_behind;
+}
+
+int content_follow(struct cached *c, struct vol_op *op, uint64_t node, const struct known *k)
+{
+        struct content *x = cached_content(c, node);
+        int r = 0;
+
+        if (!x)
+                return 0;
+        content_lock(x);
+        if (is_being_read(x) && !is_just_opened(x) && !same_version(&x->version, &k->st) &&
+            !content_is_outdated(x, k->sent_ns) && !content_is_replaced(x, &k->st)) {
+                if (!op->may_wait)
+                        r = -EINPROGRESS;
+                else if (content_adopt(x, k, false))
+                        (void)content_fill_all(x, op->call); /* else whoever reads tries himself */
+        }
+        content_unlock(x);
+        content_unref(x);
+        return r;
 }
 
 /* ---- removals and renames ---- */

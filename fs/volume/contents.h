@@ -77,6 +77,7 @@ struct content {
         uint64_t stamp GUARDED_BY(lock); /* of the bytes, for the kernel's pages */
         unsigned generation GUARDED_BY(lock); /* rises when all bytes are replaced */
         unsigned opened_generation GUARDED_BY(lock); /* at the latest open */
+        uint64_t opened_ns GUARDED_BY(lock); /* which was then */
 
         struct stat shown GUARDED_BY(lock); /* mode and times as this mount shows them */
         struct dirty_parts parts GUARDED_BY(lock); /* its size, and what is dirty */

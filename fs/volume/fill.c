@@ -410,7 +410,8 @@ int contents_fetch(struct contents *s, struct call *call, struct content **xs,
         free(w.xs);
         free(w.fetches);
         contents_trim(s);
-        if (r == 0 && w.first_error != 0 && w.first_error != -EFBIG)
+        /* EAGAIN: it was written all the time. What is absent is then read part by part. */
+        if (r == 0 && w.first_error != 0 && w.first_error != -EFBIG && w.first_error != -EAGAIN)
                 r = w.first_error == -ENOENT || w.first_error == -EINVAL ? -ESTALE : w.first_error;
         return r;
 }
@@ -474,7 +475,7 @@ int content_fill(struct content *x, struct call *call, uint64_t start, uint64_t 
                 }
                 if (++tries > TRIES)
                         return -EIO; /* the file is never as long as it says */
-                if (content_claim(x, &f))
+                if (tries == 1 && content_claim(x, &f))
                         r = fill_small(x, call, &f);
                 else
                         r = fill_part(x, call, gap, tries <= TRIES_STRICT);
