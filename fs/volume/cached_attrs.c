@@ -56,6 +56,8 @@ int cached_getattr(struct volume *v, struct vol_op *op, uint64_t node, struct vo
         if (r < 0)
                 return file ? -ESTALE : r;
         r = cached_fact_of_node(c, op, node, &path, &f);
+        if (r == -EINPROGRESS && node == VOLUME_ROOT && meta_get(c->meta, "", &f))
+                r = 0; /* fs/ itself answers locally, with what we have changed in it */
         if (r == 0 && f.has_content)
                 r = content_follow(c, op, node, &f.k);
         if (r == 0)

@@ -581,6 +581,31 @@ static void own_changes_are_known_at_once(void)
 }
 
 /* While a listing is on its way back, the volume itself changes what it was about. */
+/* The one directory that is answered without asking, however old what is known of it is. */
+static void fs_itself_answers_at_once_with_our_changes(void)
+{
+        struct vol_entry before, e;
+        struct fixture f;
+
+        if (!fixture_init(&f))
+                return;
+        put_real(&f, "file", "x");
+        f.op.may_wait = false;
+        CHECK_EQ(f.ops->getattr(f.v, &f.op, VOLUME_ROOT, NULL, &e), -EINPROGRESS);
+        f.op.may_wait = true;
+        CHECK_EQ(f.ops->getattr(f.v, &f.op, VOLUME_ROOT, NULL, &before), 0);
+        CHECK(look(&f, VOLUME_ROOT, "file") != 0);
+        sleep_ms(1100);
+        CHECK_EQ(f.ops->unlink(f.v, &f.op, VOLUME_ROOT, "file"), 0);
+        fake_box_zero(&f.box);
+        f.op.may_wait = false;
+        CHECK_EQ(f.ops->getattr(f.v, &f.op, VOLUME_ROOT, NULL, &e), 0);
+        CHECK_EQ(e.ttl_ns, 0);
+        CHECK(clock_from_timespec(e.st.st_mtim) > clock_from_timespec(before.st.st_mtim));
+        CHECK_EQ(fake_box_calls(&f.box), 0);
+        fixture_done(&f);
+}
+
 static void change_behind_a_listing(struct fake_box *box, enum fake_call call, const char *path,
                                     bool is_after)
 {
@@ -1055,6 +1080,7 @@ int main(void)
         RUN(what_is_quiet_stays_known);
         RUN(nothing_old_is_served_when_the_host_is_away);
         RUN(own_changes_are_known_at_once);
+        RUN(fs_itself_answers_at_once_with_our_changes);
         RUN(a_listing_does_not_undo_a_change_that_overtook_it);
         RUN(rename_takes_the_subtree_along);
         RUN(a_lost_answer_is_looked_into);
