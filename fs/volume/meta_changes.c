@@ -61,8 +61,8 @@ int meta_made(struct meta *m, const char *path, const struct meta_source *source
 
                 tree_vanish(m, slot, source);
                 tree_revive(m, slot, 0);
+                e->moved_ns = e->set_ns = now_ns; /* before its number is made up */
                 tree_learn(m, slot, source, st, target, false);
-                e->moved_ns = e->set_ns = now_ns;
                 if (S_ISDIR(st->st_mode)) { /* nothing is in it */
                         e->listed_ns = source->sent_ns;
                         e->listed_epoch = (uint32_t)source->epoch;
@@ -89,8 +89,8 @@ int meta_linked(struct meta *m, const char *path, const char *new_path,
         if (r == 0) {
                 tree_vanish(m, slot, source);
                 tree_revive(m, slot, 0);
-                tree_learn(m, slot, source, st, NULL, false);
                 tree_at(m, slot)->moved_ns = tree_at(m, slot)->set_ns = now_ns;
+                tree_learn(m, slot, source, st, NULL, false);
                 touch_dir(m, tree_at(m, slot)->parent, now_ns);
                 from = tree_seek(m, path);
                 if (from != 0 && ((tree_at(m, from)->mode ^ st->st_mode) & S_IFMT) == 0) {

@@ -102,11 +102,12 @@ void tree_set_target(struct entry *e, const char *target)
         e->target = strnlen(target, META_TARGET_MAX + 1) <= META_TARGET_MAX ? strdup(target) : NULL;
 }
 
+/* By the path, and by when it came there if that was our doing: another may have had the name. */
 uint64_t tree_made_up_ino(const struct meta *m, const struct entry *e) REQUIRES(m->lock)
 {
         uint64_t above = e->parent != 0 ? tree_at(m, e->parent)->ino : 0;
-        uint64_t h = tree_hash(above ^ UINT64_C(0x9e3779b97f4a7c15), UINT64_C(0xd1b54a32d192ed03),
-                               e->name, strlen(e->name));
+        uint64_t h = tree_hash(above ^ e->moved_ns ^ UINT64_C(0x9e3779b97f4a7c15),
+                               UINT64_C(0xd1b54a32d192ed03), e->name, strlen(e->name));
 
         return (h >> 1) > 1 ? h >> 1 : 2;
 }

@@ -241,6 +241,40 @@ static void numbers_are_made_up_where_there_are_none(void)
         meta_free(m);
 }
 
+static ino_t number_of(struct meta *m, const char *path)
+{
+        struct meta_fact f;
+
+        return meta_get(m, path, &f) && f.exists ? f.k.st.st_ino : 0;
+}
+
+/* As `>temp; mv temp a; >temp` does, over and over. */
+static void made_up_numbers_do_not_repeat(void)
+{
+        struct meta *m = make_meta(0);
+        struct meta_source s = at(20);
+        struct stat st = file(0, 7);
+        ino_t a, b;
+
+        list(m, "", 10, NAMES("temp"));
+        CHECK_EQ(meta_moved(m, "temp", "a", &s, NULL, 21), 0);
+        a = number_of(m, "a");
+        list(m, "", 30, NAMES("a", "temp")); /* made inside */
+        CHECK(number_of(m, "a") == a && number_of(m, "temp") != a);
+        s = at(40);
+        CHECK_EQ(meta_moved(m, "temp", "b", &s, NULL, 41), 0);
+        b = number_of(m, "b");
+        CHECK(b != a);
+        s = at(50);
+        CHECK_EQ(meta_made(m, "temp", &s, &st, NULL, 51, NULL), 0);
+        CHECK(number_of(m, "temp") != a && number_of(m, "temp") != b);
+        a = number_of(m, "temp");
+        CHECK_EQ(meta_moved(m, "temp", "c", &s, NULL, 52), 0);
+        CHECK_EQ(meta_made(m, "temp", &s, &st, NULL, 53, NULL), 0);
+        CHECK(number_of(m, "c") == a && number_of(m, "temp") != a);
+        meta_free(m);
+}
+
 static void pinned_files_stay_whatever_a_listing_says(void)
 {
         struct meta *m = make_meta(0);
@@ -399,6 +433,7 @@ int main(void)
         RUN(renamed_subtrees_keep_what_is_known);
         RUN(another_inode_is_another_file);
         RUN(numbers_are_made_up_where_there_are_none);
+        RUN(made_up_numbers_do_not_repeat);
         RUN(pinned_files_stay_whatever_a_listing_says);
         RUN(hostile_names_are_passed_over);
         RUN(what_nobody_used_gives_way);
