@@ -62,6 +62,8 @@ struct file_sink {
          */
         int (*file)(struct file_sink *to, size_t index, int error, const struct stat *st,
                     const void *data, size_t size);
+        /* The caller has seen lately that all are: they may be opened without a look first. */
+        bool are_regular;
 };
 
 /* ---- parts of files ---- */

@@ -385,7 +385,7 @@ static int ask_small(struct contents *s, struct call *call, struct small_fetch *
 int contents_fetch(struct contents *s, struct call *call, struct content **xs,
                    struct content_fetch *fetches, size_t count)
 {
-        struct small_fetch w = {.sink = {on_small}, .s = s};
+        struct small_fetch w = {.sink = {.file = on_small, .are_regular = true}, .s = s};
         char **paths = calloc(count, sizeof(*paths));
         size_t n = 0;
         int r = -ENOMEM;

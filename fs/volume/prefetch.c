@@ -28,7 +28,7 @@
 #define RUN_BYTES ((uint64_t)8 * 1024 * 1024)
 #define RUN_MIN 4
 #define RUN_MAX 512
-#define AGE_NS (60 * NS_PER_S) /* a listing this old is good enough to guess by */
+#define AGE_NS (10 * NS_PER_S) /* a listing this old is good enough to guess by */
 
 /* What was opened below one directory. */
 struct watched {

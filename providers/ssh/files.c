@@ -167,7 +167,8 @@ static int on_file(void *ctx, size_t index, int error, const struct stat *st, co
 /* The files of f->indexes. */
 static int fetch_some(struct fetching *f, size_t count, size_t size_max)
 {
-        const struct sftp_fetch_sink sink = {.file = on_file, .ctx = f};
+        const struct sftp_fetch_sink sink = {
+                .file = on_file, .ctx = f, .are_regular = f->to->are_regular};
         _cleanup_(freep) char **paths = calloc(count + 1, sizeof(*paths));
         int r = paths ? 0 : -ENOMEM;
 

@@ -68,6 +68,8 @@ struct sftp_fetch_sink {
         int (*file)(void *ctx, size_t index, int error, const struct stat *st, const void *data,
                     size_t size);
         void *ctx;
+        /* The caller has just seen that they are: each is opened while it is looked at. */
+        bool are_regular;
 };
 
 /* Each file up to size_max bytes, up to 128 at a time. Links are not followed. */

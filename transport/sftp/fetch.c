@@ -2,7 +2,8 @@
 /*
  * Many small files, whole. LSTAT of some thousand paths tells which are files of the right size (an
  * OPEN of a FIFO would never be answered); then many at a time are opened, and behind each OPEN go
- * FSTAT, READs, FSTAT and CLOSE in one row: what both FSTAT say belongs to what was read.
+ * FSTAT, READs, FSTAT and CLOSE in one row: what both FSTAT say belongs to what was read. Where the
+ * caller has just seen regular files, OPEN goes right behind each LSTAT: a round trip less.
  *
  * A server that isn't known to keep the order gets the row one step after the other.
  */
@@ -36,13 +37,14 @@ struct file {
         struct stat st; /* as first seen */
         int error;
         bool has_changed;
-        struct sftp_op open, before, after, close;
+        bool is_looked_at; /* `st` is right */
+        struct sftp_op look, open, before, after, close;
         unsigned char *data;
         size_t size; /* to be read; 1 of an empty file, to see that it is empty */
         size_t got;
         struct sftp_op *reads;
         size_t read_count;
-        struct list link; /* in job.free, or in job.ready, whose ops are to be sent */
+        struct list link; /* in job.free, or job.waiting */
 };
 
 struct job {
@@ -58,8 +60,26 @@ struct job {
         uint64_t bytes; /* in memory */
         struct file *files;
         struct list free;
+        struct list waiting; /* they are open; for room in memory */
         struct sftp_queue q;
+        struct sftp_op *out[OPS_AT_ONCE]; /* to be submitted, before anything is waited for */
+        size_t out_count;
 };
+
+static void flush(struct job *j)
+{
+        if (j->out_count == 0)
+                return;
+        sftp_submit_each(j->s, &j->q, j->out, j->out_count);
+        j->out_count = 0;
+}
+
+static void submit(struct job *j, struct sftp_op *op)
+{
+        j->out[j->out_count++] = op;
+        if (j->out_count == OPS_AT_ONCE)
+                flush(j);
+}
 
 /* ---- one file ---- */
 
@@ -69,8 +89,18 @@ static void submit_open(struct file *f)
                 .type = SFTP_OPEN, .path = f->path, .flags = SFTP_FOR_READ, .ctx = f};
         f->close = (struct sftp_op){0};
         f->step = STEP_OPEN;
+        f->pending++;
+        submit(f->job, &f->open);
+}
+
+/* LSTAT and OPEN together. */
+static void submit_both(struct file *f)
+{
+        f->look = (struct sftp_op){.type = SFTP_LSTAT, .path = f->path, .ctx = f};
+        f->is_looked_at = false;
         f->pending = 1;
-        sftp_submit(f->job->s, &f->job->q, &f->open, 1);
+        submit(f->job, &f->look);
+        submit_open(f);
 }
 
 static struct sftp_op row_op(struct file *f, enum sftp_type type, enum step step)
@@ -105,9 +135,6 @@ static void make_row(struct file *f)
 /* Send one step of the row, or all that is left of it. */
 static void submit_row(struct file *f, enum step from, enum step to)
 {
-        struct sftp_op *ops[OPS_AT_ONCE];
-        size_t n = 0;
-
         f->step = to;
         f->pending = 0;
         for (enum step step = from; step <= to; step++) {
@@ -118,15 +145,9 @@ static void submit_row(struct file *f, enum step from, enum step to)
                                                              : &f->close;
 
                 f->pending += count;
-                for (size_t i = 0; i < count; i++) {
-                        ops[n++] = &first[i];
-                        if (n == OPS_AT_ONCE) {
-                                sftp_submit_each(f->job->s, &f->job->q, ops, n);
-                                n = 0;
-                        }
-                }
+                for (size_t i = 0; i < count; i++)
+                        submit(f->job, &first[i]);
         }
-        sftp_submit_each(f->job->s, &f->job->q, ops, n);
 }
 
 static int make_room(struct file *f)
@@ -209,17 +230,79 @@ static int finish(struct file *f)
         return ++f->tries < TRIES ? start_again(f) : give(f, -EAGAIN);
 }
 
-static int take_open(struct file *f)
+static void begin_row(struct file *f)
 {
-        if (f->open.error < 0) /* of FAILURE it may be that it had no handle left */
-                return f->open.error == -EIO && ++f->tries < TRIES ? start_again(f)
-                                                                   : give(f, f->open.error);
         make_row(f);
         if (f->job->is_ordered)
                 submit_row(f, STEP_BEFORE, STEP_CLOSE);
         else
                 submit_row(f, STEP_BEFORE, STEP_BEFORE);
-        return 0;
+}
+
+/* It was opened unseen, and isn't to be read. */
+static int turn_away(struct file *f, int error)
+{
+        if (f->open.error == 0)
+                sftp_close_later(f->job->s, &f->open.handle);
+        f->open.handle.size = 0;
+        return give(f, error);
+}
+
+/* What LSTAT said of a file that was opened together with it. */
+static int take_look(struct file *f)
+{
+        int r = f->look.error;
+
+        f->is_looked_at = true;
+        f->st = f->look.st;
+        if (r == 0) {
+                if (!(f->st.st_mode & S_IFMT))
+                        f->st.st_mode |= S_IFREG; /* all that is left to say */
+                r = refuse(f->job, &f->st);
+        }
+        return r;
+}
+
+static bool has_memory(const struct job *j, const struct file *f)
+{
+        return j->bytes == 0 || j->bytes + (uint64_t)f->st.st_size <= BYTES_MAX;
+}
+
+static int take_open(struct file *f)
+{
+        int r = f->is_looked_at ? 0 : take_look(f);
+
+        if (r < 0)
+                return turn_away(f, r);
+        if (f->open.error < 0) /* of FAILURE it may be that it had no handle left */
+                return f->open.error == -EIO && ++f->tries < TRIES ? start_again(f)
+                                                                   : give(f, f->open.error);
+        if (!f->data && !has_memory(f->job, f)) {
+                list_add_tail(&f->job->waiting, &f->link);
+                return 0;
+        }
+        r = f->data ? 0 : make_room(f);
+        if (r == 0)
+                begin_row(f);
+        return r;
+}
+
+/* Those that wait for memory, in turn. */
+static int go_on(struct job *j)
+{
+        int r = 0;
+
+        while (r == 0 && !list_is_empty(&j->waiting)) {
+                struct file *f = container_of(j->waiting.next, struct file, link);
+
+                if (!has_memory(j, f))
+                        break;
+                list_remove(&f->link);
+                r = make_room(f);
+                if (r == 0)
+                        begin_row(f);
+        }
+        return r;
 }
 
 static void take_read(struct file *f, struct sftp_op *op)
@@ -235,15 +318,15 @@ static void take_read(struct file *f, struct sftp_op *op)
         op->size -= (uint32_t)op->got;
         op->buffer = (unsigned char *)op->buffer + op->got;
         f->pending++;
-        sftp_submit(f->job->s, &f->job->q, op, 1);
+        submit(f->job, op);
 }
 
 static int take(struct sftp_op *op)
 {
         struct file *f = op->ctx;
 
-        if (op == &f->open)
-                return take_open(f);
+        if (f->step == STEP_OPEN)
+                return --f->pending > 0 ? 0 : take_open(f);
         if (op->error < 0 && op != &f->close && f->error == 0)
                 f->error = op->error;
         if (op->step == STEP_READ && op->error == 0)
@@ -261,20 +344,31 @@ static int take(struct sftp_op *op)
 
 /* ---- all of them ---- */
 
-/* Start on one more path, of which LSTAT said this. */
-static int start(struct job *j, const struct sftp_stat_item *item, size_t index)
+static struct file *new_file(struct job *j, const char *path, size_t index)
 {
         struct file *f = container_of(j->free.next, struct file, link);
-        int r = item->error ? item->error : refuse(j, &item->st);
 
-        if (r < 0)
-                return j->to->file(j->to->ctx, index, r, &item->st, NULL, 0);
         list_remove(&f->link);
         j->active++;
         f->index = index;
-        f->path = item->path;
+        f->path = path;
         f->tries = 0;
+        f->pending = 0;
+        f->open = (struct sftp_op){0};
+        return f;
+}
+
+/* Start on one more path, of which LSTAT said this. */
+static int start(struct job *j, const struct sftp_stat_item *item, size_t index)
+{
+        int r = item->error ? item->error : refuse(j, &item->st);
+        struct file *f;
+
+        if (r < 0)
+                return j->to->file(j->to->ctx, index, r, &item->st, NULL, 0);
+        f = new_file(j, item->path, index);
         f->st = item->st;
+        f->is_looked_at = true;
         r = make_room(f);
         if (r == 0)
                 submit_open(f);
@@ -283,37 +377,45 @@ static int start(struct job *j, const struct sftp_stat_item *item, size_t index)
 
 static bool has_room(const struct job *j)
 {
-        return j->active == 0 || (j->active < j->file_count && j->bytes < BYTES_MAX);
+        return j->active == 0 ||
+               (j->active < j->file_count && j->bytes < BYTES_MAX && list_is_empty(&j->waiting));
 }
 
 static int take_some(struct job *j)
 {
         struct sftp_op *op;
-        int r = sftp_next(&j->q, j->call, &op);
+        int r;
 
+        flush(j);
+        r = sftp_next(&j->q, j->call, &op);
         for (; r == 0 && op; op = sftp_next_now(&j->q)) {
                 if (op->is_lost)
                         return queue_lost(j->s, j->call);
                 r = take(op);
         }
-        return r;
+        return r == 0 ? go_on(j) : r;
 }
 
 /* Up to PATHS_AT_ONCE paths from `first` on. */
 static int fetch_some(struct job *j, struct sftp_stat_item *items, size_t first, size_t count)
 {
-        int r;
+        bool are_seen = !j->to->are_regular || !j->is_ordered;
+        int r = 0;
 
         for (size_t i = 0; i < count; i++)
                 items[i] = (struct sftp_stat_item){.path = j->paths[first + i]};
-        r = sftp_stat(j->s, j->call, items, count);
+        if (are_seen)
+                r = sftp_stat(j->s, j->call, items, count);
         for (size_t next = 0; r == 0 && (next < count || j->active > 0);) {
-                if (next < count && has_room(j)) {
-                        r = start(j, &items[next], first + next);
-                        next++;
-                } else {
+                if (next == count || !has_room(j)) {
                         r = take_some(j);
+                        continue;
                 }
+                if (are_seen)
+                        r = start(j, &items[next], first + next);
+                else
+                        submit_both(new_file(j, items[next].path, first + next));
+                next++;
         }
         return r;
 }
@@ -370,6 +472,7 @@ int sftp_fetch(struct sftp *s, struct call *c, const char *const *paths, size_t 
                 return call_fail_errno(c, -ENOMEM, "read files");
         }
         list_init(&j.free);
+        list_init(&j.waiting);
         for (size_t i = 0; i < j.file_count; i++) {
                 j.files[i].job = &j;
                 list_add_tail(&j.free, &j.files[i].link);

@@ -388,7 +388,7 @@ static void five_thousand_files_are_fetched_whole(void)
         static bool seen[COUNT];
         const char **paths = calloc(COUNT, sizeof(*paths));
         struct fetched f = {.seen = seen};
-        struct sftp_fetch_sink to = {on_file, &f};
+        struct sftp_fetch_sink to = {.file = on_file, .ctx = &f};
         struct call c = in_seconds(60);
         char name[64];
 
@@ -405,6 +405,13 @@ static void five_thousand_files_are_fetched_whole(void)
         memset(seen, 0, sizeof(seen));
         f = (struct fetched){.seen = seen};
         CHECK_EQ(sftp_fetch(s, &c, paths, COUNT, 100000, &to), 0); /* some are too large */
+        CHECK_EQ(f.count, COUNT);
+        CHECK_EQ(f.good, COUNT - f.refused);
+        CHECK_EQ(f.refused, 50);
+        to.are_regular = true; /* opened unseen */
+        memset(seen, 0, sizeof(seen));
+        f = (struct fetched){.seen = seen};
+        CHECK_EQ(sftp_fetch(s, &c, paths, COUNT, 100000, &to), 0);
         CHECK_EQ(f.count, COUNT);
         CHECK_EQ(f.good, COUNT - f.refused);
         CHECK_EQ(f.refused, 50);
@@ -431,7 +438,7 @@ static int on_error(void *ctx, size_t index, int error, const struct stat *st, c
 static void what_is_no_small_file_is_not_opened(void)
 {
         const char *paths[4];
-        struct sftp_fetch_sink to = {on_error, NULL};
+        struct sftp_fetch_sink to = {.file = on_error, .ctx = NULL};
         struct call c = in_seconds(10);
 
         CHECK_EQ(mkfifo(in_temp("p"), 0600), 0); /* whose OPEN would never be answered */
@@ -446,7 +453,17 @@ static void what_is_no_small_file_is_not_opened(void)
         CHECK_EQ(errors[1], -EINVAL);
         CHECK_EQ(errors[2], -ENOENT);
         CHECK_EQ(errors[3], -EFBIG);
-        for (int i = 0; i < 4; i++)
+        to.are_regular = true; /* a wrong word for all, but the FIFO would be opened */
+        CHECK_EQ(unlink(paths[0]), 0);
+        CHECK_EQ(mkdir(paths[0], 0700), 0);
+        memset(errors, 0, sizeof(errors));
+        CHECK_EQ(sftp_fetch(s, &c, paths, 4, 4, &to), 0);
+        CHECK_EQ(errors[0], -EINVAL);
+        CHECK_EQ(errors[1], -EINVAL);
+        CHECK_EQ(errors[2], -ENOENT);
+        CHECK_EQ(errors[3], -EFBIG);
+        CHECK_EQ(rmdir(paths[0]), 0);
+        for (int i = 1; i < 4; i++)
                 (void)unlink(paths[i]);
 }
 
@@ -478,7 +495,7 @@ static int on_growing(void *ctx, size_t index, int error, const struct stat *st,
 static void content_belongs_to_its_attributes_or_is_refused(void)
 {
         unsigned counts[2] = {0};
-        struct sftp_fetch_sink to = {on_growing, counts};
+        struct sftp_fetch_sink to = {.file = on_growing, .ctx = counts};
         const char *path = in_temp("grows");
         struct call c = in_seconds(30);
         pthread_t thread;
@@ -486,8 +503,11 @@ static void content_belongs_to_its_attributes_or_is_refused(void)
 
         make_file("grows", "", 0);
         CHECK_EQ(pthread_create(&thread, NULL, append_for_ever, (void *)(uintptr_t)path), 0);
-        for (; i < 50 || (counts[1] == 0 && call_check(&c) == 0); i++) /* the thread may be late */
+        for (; i < 50 || (counts[1] == 0 && call_check(&c) == 0);
+             i++) { /* the thread may be late */
+                to.are_regular = i % 2 == 1;
                 CHECK_EQ(sftp_fetch(s, &c, &path, 1, 64 << 20, &to), 0);
+        }
         atomic_store(&is_over, true);
         CHECK_EQ(pthread_join(thread, NULL), 0);
         CHECK_EQ(counts[0] + counts[1], i);
@@ -723,7 +743,7 @@ static void a_frozen_server_costs_no_more_than_the_deadline(void)
         struct sftp_list_sink to = {on_entry, on_listed, &l};
         struct sftp_listing what = {.root = temp, .depth = 2};
         const char *paths[] = {temp};
-        struct sftp_fetch_sink files = {on_error, NULL};
+        struct sftp_fetch_sink files = {.file = on_error, .ctx = NULL};
         uint64_t since_ns = clock_mono_ns();
         pid_t pid = 0;
         struct sftp *server = connect_pid(&pid);

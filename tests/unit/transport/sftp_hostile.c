@@ -441,7 +441,7 @@ static int on_error(void *ctx, size_t index, int error, const struct stat *st, c
 static void files_that_change_or_lie_are_refused(void)
 {
         int error = 0;
-        struct sftp_fetch_sink to = {on_error, &error};
+        struct sftp_fetch_sink to = {.file = on_error, .ctx = &error};
         const char *path = "f";
         struct call c = in_ms(10000);
         struct server v;
@@ -564,7 +564,7 @@ static void servers_without_order_serve_all_the_same(void)
         struct sftp_source from = {give_bytes, NULL};
         const char *paths[] = {"a", "b", "c"};
         unsigned count = 0;
-        struct sftp_fetch_sink files = {on_file, &count};
+        struct sftp_fetch_sink files = {.file = on_file, .ctx = &count};
         struct counts n = {0};
         struct sftp_list_sink to = {on_entry, on_listed, &n};
         struct sftp_listing what = {.root = "", .depth = 1};
