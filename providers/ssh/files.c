@@ -31,6 +31,8 @@ int ssh_spot_init(struct spot *s, struct box *b, struct call *c)
         s->has_shell = (r & HOST_SHELL) != 0;
         s->has_find = s->has_shell && (r & HOST_FIND_PRINTF) != 0;
         s->has_touch = s->has_find && (r & HOST_TOUCH_NS) != 0;
+        s->has_tar = s->has_shell && (r & HOST_TAR) != 0 && (r & HOST_DD) != 0;
+        s->has_mv = s->has_shell && (r & HOST_MV_T) != 0;
         r = host_link(s->box->host, c, HOST_CONTROL, &s->link);
         if (r < 0)
                 return r;

@@ -2,7 +2,8 @@
 /*
  * Parts of the ssh provider's files, for files*.c only: files.c (what is asked and read),
  * files_list.c and files_find.c (listings by find of the helper shell, or by SFTP), files_apply.c,
- * files_window.c, files_large.c and files_left.c (changes), files_after.c (what they made),
+ * files_window.c, files_bulk.c, files_large.c and files_left.c (changes), files_after.c (what they
+ * made),
  * files_lanes.c, files_why.c (what an error really was).
  *
  * Times: find tells nanoseconds, SFTP seconds (tv_nsec 0). Where the host has such a find, every
@@ -32,6 +33,8 @@ struct spot {
         bool has_shell;
         bool has_find; /* of GNU, by the helper shell */
         bool has_touch; /* likewise, with nanoseconds */
+        bool has_tar; /* to unpack a stream */
+        bool has_mv; /* that takes no directory for a place: -T */
 };
 
 int ssh_spot_init(struct spot *s, struct box *b, struct call *c);
@@ -84,9 +87,16 @@ bool is_set_by_touch(const struct spot *s, const struct change *x);
 bool follows_links(const struct spot *s);
 /*
  * When changes are done: the times of those that have nanoseconds, and what each file is now. One
- * round trip; each change keeps its result, whatever comes of this.
+ * round trip; each change keeps its result, whatever comes of this. What is known already of each:
  */
-void after_changes(struct spot *s, struct call *c, struct change *changes, size_t count);
+enum after_mark {
+        AFTER_HAS_NS = 1 << 0, /* its time is set, nanoseconds and all */
+        AFTER_IS_TOLD = 1 << 1, /* and what it is now */
+};
+void after_changes(struct spot *s, struct call *c, struct change *changes,
+                   const unsigned char *marks, size_t count);
+/* Whether a file is as this CHANGE_STORE, with an mtime, left it. */
+bool is_as_stored(const struct change *x, const struct stat *st);
 
 /* ---- files_why.c ---- */
 

@@ -24,7 +24,8 @@
 #include "transport/base/list.h"
 
 #define SCRIPT_MAX ((size_t)4 << 20)
-#define BATCH_FILES 64 /* of one find, and looked at before the first of them is touched */
+#define BATCH_TOUCHES 64 /* of one find: they are looked at before the first of them is touched */
+#define BATCH_FILES 4096 /* of one find */
 #define BATCH_BYTES ((size_t)64 * 1024)
 #define AFTER_NS (10 * NS_PER_S) /* without a byte: what was done is done, people wait */
 
@@ -53,6 +54,9 @@ struct after {
         struct shell_sink sink;
         struct find_parser parser;
         struct spot *spot;
+        struct change *changes;
+        const unsigned char *marks; /* of enum after_mark */
+        size_t count;
         struct trace *traces; /* by path, then in their order */
         size_t trace_count;
         struct target *targets; /* by path */
@@ -80,6 +84,12 @@ static const char *rest_below(const char *path, const char *dir)
         return strncmp(path, dir, n) == 0 && (path[n] == '/' || !path[n]) ? path + n : NULL;
 }
 
+/* Of a run, in their order: those that moved, linked or removed something. */
+struct mover_list {
+        const struct change **list;
+        size_t count;
+};
+
 /* What one change does to the file at *path: moves it, or removes that name (*path is NULL then). */
 static int follow_one(const struct change *x, char **path)
 {
@@ -93,9 +103,9 @@ static int follow_one(const struct change *x, char **path)
                         return -ENOMEM;
                 is_gone = !rest && strcmp(*path, x->to) == 0;
                 break;
-        case CHANGE_STORE:
         case CHANGE_UNLINK:
         case CHANGE_RMDIR: is_gone = rest && !rest[0]; break;
+        case CHANGE_STORE:
         case CHANGE_WRITE:
         case CHANGE_MKDIR:
         case CHANGE_SYMLINK:
@@ -109,27 +119,25 @@ static int follow_one(const struct change *x, char **path)
         return 0;
 }
 
-/* Where the file is after all of them that is at `path` before the first; NULL: no more. */
-static int follow(const struct change *changes, size_t count, const char *path, char **ret)
+/*
+ * Where the file is after those of `movers` from `from` on that is at `path` before; NULL: no more.
+ * Movers are all that give a file another name, or take one: but for CHANGE_STORE, see drop_replaced.
+ */
+static int follow(const struct mover_list *m, size_t from, const char *path, char **ret)
 {
         char *at = strdup(path);
-        size_t linked = count;
+        size_t linked = m->count;
         int r = at ? 0 : -ENOMEM;
 
-        for (size_t i = 0; r == 0 && at && i < count; i++) {
-                const struct change *x = &changes[i];
+        for (size_t i = from; r == 0 && at && i < m->count; i++) {
+                const struct change *x = m->list[i];
 
-                if (x->error != 0)
-                        continue;
                 if (x->kind == CHANGE_LINK && strcmp(x->path, at) == 0)
                         linked = i;
                 r = follow_one(x, &at);
         }
-        if (r == 0 && !at && linked < count) {
-                const struct change *link = &changes[linked];
-
-                return follow(link + 1, count - linked - 1, link->to, ret);
-        }
+        if (r == 0 && !at && linked < m->count)
+                return follow(m, linked + 1, m->list[linked]->to, ret);
         *ret = at;
         return r;
 }
@@ -149,24 +157,64 @@ static int by_path(const void *a, const void *b)
         return order != 0 ? order : (ta->x > tb->x) - (ta->x < tb->x);
 }
 
-static int trace_all(struct after *a, struct change *changes, size_t count)
+static bool is_mover(const struct change *x)
 {
+        return x->error == 0 && (x->kind == CHANGE_RENAME || x->kind == CHANGE_LINK ||
+                                 x->kind == CHANGE_UNLINK || x->kind == CHANGE_RMDIR);
+}
+
+/* Of those that end at one path: what came before the last CHANGE_STORE is of a file that is gone. */
+static void drop_replaced(struct after *a)
+{
+        size_t kept = 0, first = 0; /* of that path, among the kept */
+
+        for (size_t i = 0; i < a->trace_count; i++) {
+                struct trace at = a->traces[i];
+
+                if (kept == 0 || strcmp(a->traces[kept - 1].path, at.path) != 0)
+                        first = kept;
+                while (at.x->kind == CHANGE_STORE && kept > first)
+                        free(a->traces[--kept].path);
+                a->traces[kept++] = at;
+        }
+        a->trace_count = kept;
+}
+
+static int trace_each(struct after *a, struct mover_list *m)
+{
+        size_t next = 0; /* mover behind the change */
         int r = 0;
 
-        a->traces = calloc(count + 1, sizeof(*a->traces));
-        a->targets = calloc(count + 1, sizeof(*a->targets));
-        if (!a->traces || !a->targets)
-                return -ENOMEM;
-        for (size_t i = 0; r == 0 && i < count; i++) {
-                const char *made = path_made(&changes[i]);
+        for (size_t i = 0; r == 0 && i < a->count; i++) {
+                struct change *x = &a->changes[i];
+                const char *made = path_made(x);
                 char *path = NULL;
 
+                next += is_mover(x);
                 if (made)
-                        r = follow(changes + i + 1, count - i - 1, made, &path);
+                        r = follow(m, next, made, &path);
                 if (path)
-                        a->traces[a->trace_count++] = (struct trace){&changes[i], path};
+                        a->traces[a->trace_count++] = (struct trace){x, path};
         }
-        qsort(a->traces, a->trace_count, sizeof(*a->traces), by_path);
+        return r;
+}
+
+static int trace_all(struct after *a)
+{
+        struct mover_list m = {.list = calloc(a->count + 1, sizeof(*m.list))};
+        int r;
+
+        a->traces = calloc(a->count + 1, sizeof(*a->traces));
+        a->targets = calloc(a->count + 1, sizeof(*a->targets));
+        for (size_t i = 0; m.list && i < a->count; i++) {
+                if (is_mover(&a->changes[i]))
+                        m.list[m.count++] = &a->changes[i];
+        }
+        r = m.list && a->traces && a->targets ? trace_each(a, &m) : -ENOMEM;
+        free(m.list);
+        if (a->trace_count > 0)
+                qsort(a->traces, a->trace_count, sizeof(*a->traces), by_path);
+        drop_replaced(a);
         return r;
 }
 
@@ -179,17 +227,19 @@ static bool is_link_to_touch(const struct spot *s, const struct change *x)
 }
 
 /* What SFTP told, and did, isn't all: a directory or a link that is new has no time of ours. */
-static bool is_unfinished(const struct spot *s, const struct change *x)
+static bool is_unfinished(const struct spot *s, const struct change *x, unsigned mark)
 {
         bool adds_ns = ((x->what & FILE_SET_MTIME) != 0 && x->mtime.tv_nsec != 0) ||
                        ((x->what & FILE_SET_ATIME) != 0 && x->atime.tv_nsec != 0);
 
-        if (!path_made(x))
+        if (!path_made(x) || (mark & AFTER_IS_TOLD))
                 return false;
-        return (s->has_find && !x->has_st) || (s->has_touch && adds_ns) || is_link_to_touch(s, x);
+        if (s->has_find && (!x->has_st || (mark & AFTER_HAS_NS)))
+                return true;
+        return (s->has_touch && adds_ns) || is_link_to_touch(s, x);
 }
 
-static void ask_for(struct target *t, const struct spot *s, const struct change *x)
+static void ask_for(struct target *t, const struct spot *s, const struct change *x, unsigned mark)
 {
         bool is_link = is_link_to_touch(s, x);
         bool has_mtime = (x->what & FILE_SET_MTIME) != 0, has_atime = x->what & FILE_SET_ATIME;
@@ -204,7 +254,8 @@ static void ask_for(struct target *t, const struct spot *s, const struct change 
                 t->mtime = has_mtime ? x->mtime : x->st.st_mtim;
                 t->has_mtime = has_mtime || x->st.st_mode != 0;
                 t->has_exact_mtime = has_mtime;
-                t->touches_mtime = has_mtime && (is_link || (s->has_touch && x->mtime.tv_nsec));
+                t->touches_mtime = has_mtime && !(mark & AFTER_HAS_NS) &&
+                                   (is_link || (s->has_touch && x->mtime.tv_nsec));
                 t->is_unset = is_link;
         }
         if (has_atime) {
@@ -221,7 +272,8 @@ static void find_targets(struct after *a)
 
                 if (i == 0 || strcmp(at->path, at[-1].path) != 0)
                         a->targets[a->target_count++].path = at->path;
-                ask_for(&a->targets[a->target_count - 1], a->spot, at->x);
+                ask_for(&a->targets[a->target_count - 1], a->spot, at->x,
+                        a->marks[at->x - a->changes]);
         }
 }
 
@@ -300,15 +352,16 @@ static int add_word(struct buf *to, const struct target *t, bool has_ns)
 /* The next files, from `*at` on, with one find. */
 static int add_batch(struct buf *to, const struct after *a, size_t *at)
 {
-        size_t end = *at, bytes = 0;
-        bool touches = false;
+        size_t end = *at, bytes = 0, touches = 0;
         int r = buf_add_str(to, "w='");
 
         for (; end < a->target_count && end < *at + BATCH_FILES && bytes < BATCH_BYTES; end++) {
-                touches |= a->targets[end].touches_mtime || a->targets[end].touches_atime;
-                bytes += strlen(a->targets[end].path);
+                touches += a->targets[end].touches_mtime || a->targets[end].touches_atime;
+                if (touches > 0 && end >= *at + BATCH_TOUCHES)
+                        break;
+                bytes += strlen(a->targets[end].path) + 3;
         }
-        for (size_t i = *at; touches && r == 0 && i < end; i++)
+        for (size_t i = *at; touches > 0 && r == 0 && i < end; i++)
                 r = add_word(to, &a->targets[i], a->spot->has_touch);
         if (r == 0)
                 r = buf_add_str(to, "'\nb");
@@ -398,6 +451,18 @@ static bool is_ours(const struct target *t)
                 (!t->has_exact_mtime || is_same_ns(t->st.st_mtim.tv_nsec, t->mtime.tv_nsec)));
 }
 
+bool is_as_stored(const struct change *x, const struct stat *st)
+{
+        const struct target t = {.mtime = x->mtime,
+                                 .has_mtime = true,
+                                 .has_exact_mtime = true,
+                                 .has_size = true,
+                                 .size = (off_t)x->from->size,
+                                 .st = *st};
+
+        return S_ISREG(st->st_mode) && is_ours(&t);
+}
+
 static void tell(struct after *a)
 {
         const struct target *t = a->targets;
@@ -437,23 +502,27 @@ static void after_done(struct after *a)
         buf_done(&a->parser.pending);
 }
 
-void after_changes(struct spot *s, struct call *c, struct change *changes, size_t count)
+void after_changes(struct spot *s, struct call *c, struct change *changes,
+                   const unsigned char *marks, size_t count)
 {
         struct after a = {.sink.data = on_data,
                           .parser = {.pending = BUF_INIT(FIND_PENDING_MAX),
                                      .is_given = true,
                                      .entry = on_found,
                                      .ctx = &a},
-                          .spot = s};
+                          .spot = s,
+                          .changes = changes,
+                          .marks = marks,
+                          .count = count};
         char sentence[CALL_SENTENCE_MAX];
         bool is_needed = false;
 
         for (size_t i = 0; s->has_shell && i < count; i++)
-                is_needed |= is_unfinished(s, &changes[i]);
+                is_needed |= is_unfinished(s, &changes[i], marks[i]);
         if (!is_needed)
                 return;
         memcpy(sentence, c->sentence, sizeof(sentence));
-        if (trace_all(&a, changes, count) == 0) {
+        if (trace_all(&a) == 0) {
                 find_targets(&a);
                 if (run(&a, c) == 0 && s->has_find)
                         tell(&a);

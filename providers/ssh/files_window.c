@@ -13,7 +13,7 @@
 #include "transport/base/random.h"
 
 #define NOTHING_YET 1
-#define OPS_OF_NAMES 8 /* most requests of a change beside its content */
+#define OPS_OF_NAMES 4 /* most requests of a change beside its content */
 
 /* ---- what a change is made of ---- */
 
@@ -103,10 +103,7 @@ static bool depends(const struct window *w, const struct change *x)
 
 void window_init(struct window *w, struct spot *s, struct call *c)
 {
-        w->spot = s;
-        w->call = c;
-        w->count = 0;
-        w->bytes = 0;
+        *w = (struct window){.spot = s, .call = c};
         w->is_beside = !is_related(s->paths->dir, s->paths->work);
 }
 
@@ -122,6 +119,8 @@ void window_done(struct window *w)
 {
         for (size_t i = 0; i < w->count; i++)
                 item_done(&w->items[i]);
+        free(w->items);
+        w->items = NULL;
         w->count = 0;
 }
 
@@ -183,32 +182,72 @@ static int prepare(struct window *w, struct window_item *i)
         if (i->path && (x->kind == CHANGE_RENAME || x->kind == CHANGE_LINK))
                 i->to = ssh_spot_path(w->spot, x->to);
         if (i->path && has_temp)
-                i->temp = temp_of(w, i->path);
+                i->temp = i->is_bulk ? bulk_temp(w) : temp_of(w, i->path);
         if (!i->path || (has_temp && !i->temp) ||
             ((x->kind == CHANGE_RENAME || x->kind == CHANGE_LINK) && !i->to))
                 return -ENOMEM;
-        return read_content(i);
+        return i->is_bulk ? 0 : read_content(i);
+}
+
+/* Whether it goes together with those that are there. */
+static bool has_room(const struct window *w, const struct change *x, bool is_bulk)
+{
+        bool is_opened = !is_bulk && (x->kind == CHANGE_STORE || x->kind == CHANGE_WRITE);
+        uint64_t size = content_size(x);
+
+        if (w->count == 0)
+                return true;
+        if (w->count == WINDOW_CHANGES || !sftp_is_ordered(w->spot->sftp) || is_large(x) ||
+            is_large(w->items[0].x) || depends(w, x))
+                return false;
+        if (is_bulk)
+                return w->bulk_bytes + size <= BULK_BYTES_MAX;
+        return w->bytes + size <= WINDOW_BYTES && (!is_opened || w->open_count < WINDOW_OPEN);
+}
+
+static bool grow(struct window *w)
+{
+        size_t room = w->room > 0 ? 2 * w->room : 16;
+        struct window_item *more;
+
+        if (w->count < w->room)
+                return true;
+        more = reallocarray(w->items, room, sizeof(*more));
+        if (!more)
+                return false;
+        w->items = more;
+        w->room = room;
+        return true;
+}
+
+static void count(struct window *w, const struct window_item *i)
+{
+        if (i->is_bulk) {
+                w->bulk_bytes += content_size(i->x);
+                w->bulk_count++;
+        } else {
+                w->bytes += content_size(i->x);
+                w->open_count += i->x->kind == CHANGE_STORE || i->x->kind == CHANGE_WRITE;
+        }
+        w->count++;
 }
 
 bool window_add(struct window *w, struct change *x)
 {
-        uint64_t size = content_size(x);
-        struct window_item *i = &w->items[w->count];
+        bool is_bulk = bulk_can(w, x);
+        struct window_item *i;
         int r;
 
-        if (w->count > 0 && (w->count == WINDOW_CHANGES || !sftp_is_ordered(w->spot->sftp) ||
-                             is_large(x) || w->bytes + size > WINDOW_BYTES || depends(w, x)))
+        if (!has_room(w, x, is_bulk) || !grow(w))
                 return false;
-        if (w->count > 0 && is_large(w->items[0].x))
-                return false;
-        *i = (struct window_item){.x = x};
+        i = &w->items[w->count];
+        *i = (struct window_item){.x = x, .is_bulk = is_bulk};
         x->has_st = false;
         x->st = (struct stat){0};
         r = prepare(w, i);
         i->error = r < 0 ? r : NOTHING_YET;
         i->is_for_touch = is_set_by_touch(w->spot, x);
-        w->bytes += size;
-        w->count++;
+        count(w, i);
         return true;
 }
 
@@ -370,17 +409,15 @@ static int check_in_place(struct window *w)
         return r;
 }
 
-static int open_all(struct window *w)
+static int open_some(struct window *w, size_t from, size_t to)
 {
         struct batch b;
-        int r = check_in_place(w);
+        int r;
 
-        if (r < 0)
-                return r;
-        if (!batch_init(&b, w, w->count))
+        if (!batch_init(&b, w, to - from))
                 return -ENOMEM;
-        for (size_t i = 0; i < w->count; i++) {
-                if (w->items[i].error > 0)
+        for (size_t i = from; i < to; i++) {
+                if (w->items[i].error > 0 && !w->items[i].is_filled)
                         add_open(&b, &w->items[i]);
         }
         r = batch_run(&b);
@@ -458,7 +495,7 @@ static int fill_large(struct window *w)
         return 0;
 }
 
-static int fill_all(struct window *w)
+static int fill_some(struct window *w, size_t from, size_t to)
 {
         struct batch b;
         size_t room = 0;
@@ -466,11 +503,11 @@ static int fill_all(struct window *w)
 
         if (r < 0)
                 return r;
-        for (size_t i = 0; i < w->count; i++)
+        for (size_t i = from; i < to; i++)
                 room += w->items[i].data ? write_count(w, w->items[i].x) + 3 : 3;
         if (!batch_init(&b, w, room))
                 return -ENOMEM;
-        for (size_t i = 0; i < w->count; i++) {
+        for (size_t i = from; i < to; i++) {
                 struct window_item *at = &w->items[i];
 
                 if (at->x->kind == CHANGE_STORE && at->handle.size > 0) {
@@ -482,6 +519,54 @@ static int fill_all(struct window *w)
         if (r == 0)
                 take_errors(&b);
         free(b.ops);
+        return r;
+}
+
+/*
+ * The next ones, from `from` on, that can be open at the same time, with their content in memory:
+ * where tar didn't do it. The end of them.
+ */
+static int read_group(struct window *w, size_t from, size_t *ret)
+{
+        size_t open = 0, i = from;
+        uint64_t bytes = 0;
+
+        for (; i < w->count && open < WINDOW_OPEN && bytes < WINDOW_BYTES; i++) {
+                struct window_item *at = &w->items[i];
+                int r;
+
+                if (!at->is_bulk || at->is_filled || at->error <= 0)
+                        continue;
+                r = read_content(at);
+                if (r < 0)
+                        at->error = r;
+                bytes += content_size(at->x);
+                open++;
+        }
+        *ret = i;
+        return open > 0;
+}
+
+/* Temporary files, and those in place; by SFTP what tar didn't do. */
+static int fill_all(struct window *w)
+{
+        size_t from = 0, to;
+        int r = check_in_place(w);
+
+        while (r == 0 && from < w->count) {
+                bool is_late = read_group(w, from, &to) > 0;
+
+                r = open_some(w, from, to);
+                if (r == 0)
+                        r = fill_some(w, from, to);
+                for (size_t i = from; r == 0 && is_late && i < to; i++) {
+                        if (!w->items[i].is_bulk)
+                                continue;
+                        free(w->items[i].data);
+                        w->items[i].data = NULL;
+                }
+                from = to;
+        }
         return r;
 }
 
@@ -598,7 +683,7 @@ static int name_all(struct window *w)
         if (!batch_init(&b, w, room))
                 return -ENOMEM;
         for (size_t i = 0; i < w->count; i++) {
-                if (w->items[i].error > 0)
+                if (w->items[i].error > 0 && !w->items[i].is_done)
                         add_names(&b, &w->items[i]);
         }
         r = batch_run(&b);
@@ -630,9 +715,11 @@ static bool may_replace(const struct window *w, const struct window_item *i)
 
 static void explain_all(struct window *w)
 {
-        struct why whys[WINDOW_CHANGES] = {0};
+        _cleanup_(freep) struct why *whys = calloc(w->count + 1, sizeof(*whys));
         size_t count = 0;
 
+        if (!whys)
+                return; /* the server's own words stand */
         for (size_t i = 0; i < w->count; i++) {
                 if (w->items[i].error < 0 && w->items[i].path)
                         whys[count++] =
@@ -657,11 +744,11 @@ static void explain_all(struct window *w)
 /* Nothing is left behind of what failed, or of all. */
 static void clean_up(struct window *w, bool is_all)
 {
-        struct sftp_op ops[WINDOW_CHANGES];
+        _cleanup_(freep) struct sftp_op *ops = calloc(w->count + 1, sizeof(*ops));
         struct call quiet;
         size_t count = 0;
 
-        for (size_t i = 0; i < w->count; i++) {
+        for (size_t i = 0; ops && i < w->count; i++) {
                 struct window_item *at = &w->items[i];
 
                 if (at->error >= 0 && !is_all)
@@ -675,7 +762,8 @@ static void clean_up(struct window *w, bool is_all)
                                 .path = at->temp};
         }
         call_init(&quiet, w->call->deadline_ns); /* the failure to tell is the one before */
-        (void)sftp_run(w->spot->sftp, &quiet, ops, count);
+        if (ops)
+                (void)sftp_run(w->spot->sftp, &quiet, ops, count);
         for (size_t i = 0; i < count; i++) {
                 if (ops[i].error == -EINPROGRESS || ops[i].error == -ECANCELED)
                         left_add(w->spot->box, ops[i].type == SFTP_RMDIR, ops[i].path);
@@ -713,7 +801,7 @@ static void settle_lost(struct window *w)
 
 int window_run(struct window *w)
 {
-        int r = open_all(w);
+        int r = bulk_fill(w);
 
         if (r == 0)
                 r = fill_all(w);

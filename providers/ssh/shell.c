@@ -9,6 +9,10 @@
  * "\nT CODE\n"; stderr ends with the other. A compound command is read whole before any of it runs:
  * one that a dying connection cut off does nothing.
  *
+ * A helper for streams is a loop instead, which reads "SIZE\n" and a script of that many bytes, by
+ * dd, so that it takes not one byte more: a shell would read ahead. The stream is pieces, each
+ * "SIZE\n" and its bytes, up to "0\n"; then "ok\n" says that it was whole.
+ *
  * A helper is idle, busy for one caller, or dead. Only its caller, or who takes a dead one off the
  * list, closes its stream; while busy, what its run holds is the stream's thread's alone, until
  * `is_done` or the end is set under the lock.
@@ -33,6 +37,9 @@
 #define PROGRESS_NS (10 * NS_PER_S) /* without a byte */
 #define LOOK_NS (50 * NS_PER_MS) /* how often a waiter looks whether it was cancelled */
 #define ANOTHER_NS (20 * NS_PER_MS) /* all were busy this long: another one */
+#define STREAM_HELPERS_MAX 2
+#define STREAM_AGAIN_NS                                                                            \
+        (60 * NS_PER_S) /* the host had no channel left for one: not again until then */
 #define SCRIPT_MAX ((size_t)8 << 20)
 #define ERR_MAX ((size_t)16 * 1024) /* of stderr that is held at once */
 #define ERR_HEAD ((size_t)512) /* of it that a sentence may need */
@@ -56,6 +63,7 @@ struct run {
 struct helper {
         struct list link; /* of the shell */
         struct shell *shell;
+        enum helper_kind kind;
         struct stream *stream;
         struct run *run; /* NULL while idle; set and cleared under the lock */
         bool is_proven; /* it has answered once */
@@ -64,6 +72,7 @@ struct helper {
         bool has_ended;
         struct stream_end end;
         uint64_t heard_ns;
+        unsigned drains; /* how often what was queued has become little */
 };
 
 static void helper_free(struct helper *p)
@@ -230,6 +239,16 @@ static void on_data(void *ctx, bool is_stderr, const void *data, size_t size)
         mutex_unlock(&p->shell->lock);
 }
 
+static void on_drained(void *ctx)
+{
+        struct helper *p = ctx;
+
+        mutex_lock(&p->shell->lock);
+        p->drains++;
+        cond_broadcast(&p->shell->changed);
+        mutex_unlock(&p->shell->lock);
+}
+
 static void on_end(void *ctx, const struct stream_end *end)
 {
         struct helper *p = ctx;
@@ -243,22 +262,45 @@ static void on_end(void *ctx, const struct stream_end *end)
 
 /* ---- helpers ---- */
 
-static int helper_new(struct shell *s, struct call *c, struct helper **ret)
+/*
+ * For the account's own shell, whichever it is: nothing that csh or fish would read otherwise. `v`
+ * tells a script what tar is there: ns, it takes nanoseconds; s, seconds; "", none.
+ */
+static const char stream_loop[] =
+        "exec sh -c '"
+        "[ \"$(printf abc | dd bs=2 count=1 iflag=fullblock 2>/dev/null)\" = ab ] || exit 1; "
+        "take() { while read -r n && [ \"$n\" -gt 0 ]; do "
+        "dd bs=\"$n\" count=1 iflag=fullblock 2>/dev/null; done; }; "
+        "case $(tar --version 2>&1 </dev/null) in *\"GNU tar\"*|bsdtar*) v=ns;; *busybox*) v=s;; "
+        "*) v=;; esac; "
+        "while read -r n; do s=$(dd bs=\"$n\" count=1 iflag=fullblock 2>/dev/null) || exit; "
+        "eval \"$s\"; done'";
+
+static const char *const commands[HELPER_KINDS] = {
+        [HELPER_SCRIPTS] = "exec sh",
+        [HELPER_STREAMS] = stream_loop,
+};
+
+static int helper_new(struct shell *s, struct call *c, enum helper_kind kind, struct helper **ret)
 {
         struct helper *p = calloc(1, sizeof(*p));
         uint64_t until_ns = clock_after(ROOM_WAIT_NS);
+        bool can_wait = kind == HELPER_SCRIPTS;
         int r;
 
         if (!p)
                 return call_fail(c, -ENOMEM, "out of memory");
         list_init(&p->link);
         p->shell = s;
+        p->kind = kind;
         do
                 r = host_open_program(
-                        s->host, c, "exec sh",
-                        &(struct stream_events){.data = on_data, .end = on_end, .ctx = p},
+                        s->host, c, commands[kind],
+                        &(struct stream_events){
+                                .data = on_data, .drained = on_drained, .end = on_end, .ctx = p},
                         &p->stream);
-        while ((r == -EAGAIN || r == -EMFILE) && channel_make_room(s->execs, c, until_ns));
+        while (can_wait && (r == -EAGAIN || r == -EMFILE) &&
+               channel_make_room(s->execs, c, until_ns));
         if (r < 0) {
                 free(p);
                 return r;
@@ -268,11 +310,12 @@ static int helper_new(struct shell *s, struct call *c, struct helper **ret)
 }
 
 /* An idle one that lives, or NULL; dead ones go to `dead`, to be closed without the lock. */
-static struct helper *take_idle_locked(struct shell *s, struct list *dead) REQUIRES(s->lock)
+static struct helper *take_idle_locked(struct shell *s, enum helper_kind kind, struct list *dead)
+        REQUIRES(s->lock)
 {
         struct helper *found = NULL;
 
-        list_for_each_safe (at, next, &s->helpers) {
+        list_for_each_safe (at, next, &s->helpers[kind]) {
                 struct helper *p = container_of(at, struct helper, link);
 
                 if (p->run)
@@ -280,7 +323,7 @@ static struct helper *take_idle_locked(struct shell *s, struct list *dead) REQUI
                 if (p->has_ended) {
                         list_remove(&p->link);
                         list_add_tail(dead, &p->link);
-                        s->helper_count--;
+                        s->helper_count[kind]--;
                 } else if (!found) {
                         found = p;
                 }
@@ -304,7 +347,7 @@ static int reserve_locked(struct shell *s, struct call *c, struct run *run, stru
         int r = 0;
 
         while (r == 0) {
-                struct helper *p = take_idle_locked(s, dead);
+                struct helper *p = take_idle_locked(s, HELPER_SCRIPTS, dead);
                 uint64_t now = clock_mono_ns();
 
                 if (p) {
@@ -312,9 +355,9 @@ static int reserve_locked(struct shell *s, struct call *c, struct run *run, stru
                         *ret = p;
                         return 0;
                 }
-                if (s->helper_count == 0 ||
-                    (s->helper_count < SHELL_COUNT_MAX && now >= another_ns)) {
-                        s->helper_count++;
+                if (s->helper_count[HELPER_SCRIPTS] == 0 ||
+                    (s->helper_count[HELPER_SCRIPTS] < SHELL_COUNT_MAX && now >= another_ns)) {
+                        s->helper_count[HELPER_SCRIPTS]++;
                         *ret = NULL;
                         return 0;
                 }
@@ -325,27 +368,49 @@ static int reserve_locked(struct shell *s, struct call *c, struct run *run, stru
         return call_fail_errno(c, r, "the host's shell is busy");
 }
 
+/* The same of those for streams; nobody waits for one: there is another way. */
+static int reserve_stream_locked(struct shell *s, struct run *run, struct list *dead,
+                                 struct helper **ret) REQUIRES(s->lock)
+{
+        struct helper *p = take_idle_locked(s, HELPER_STREAMS, dead);
+
+        if (p)
+                p->run = run;
+        else if (s->helper_count[HELPER_STREAMS] >= STREAM_HELPERS_MAX)
+                return -EAGAIN;
+        else if (clock_mono_ns() < s->no_streams_ns)
+                return -EOPNOTSUPP;
+        else
+                s->helper_count[HELPER_STREAMS]++;
+        *ret = p;
+        return 0;
+}
+
 /* A helper for `run` alone, until let_go. */
-static int take(struct shell *s, struct call *c, struct run *run, struct helper **ret)
+static int take(struct shell *s, struct call *c, enum helper_kind kind, struct run *run,
+                struct helper **ret)
 {
         struct list dead = LIST_INIT(dead);
         struct helper *p = NULL;
         int r;
 
         mutex_lock(&s->lock);
-        r = reserve_locked(s, c, run, &dead, &p);
+        r = kind == HELPER_SCRIPTS ? reserve_locked(s, c, run, &dead, &p)
+                                   : reserve_stream_locked(s, run, &dead, &p);
         mutex_unlock(&s->lock);
         bury(&dead);
         if (r < 0)
                 return r;
         if (!p) {
-                r = helper_new(s, c, &p);
+                r = helper_new(s, c, kind, &p);
                 mutex_lock(&s->lock);
                 if (p) {
                         p->run = run;
-                        list_add_tail(&s->helpers, &p->link);
+                        list_add_tail(&s->helpers[kind], &p->link);
                 } else {
-                        s->helper_count--;
+                        s->helper_count[kind]--;
+                        if (kind == HELPER_STREAMS && (r == -EAGAIN || r == -EMFILE))
+                                s->no_streams_ns = clock_after(STREAM_AGAIN_NS);
                 }
                 cond_broadcast(&s->changed);
                 mutex_unlock(&s->lock);
@@ -358,6 +423,7 @@ static int take(struct shell *s, struct call *c, struct run *run, struct helper 
 static void let_go(struct helper *p, bool is_clean)
 {
         struct shell *s = p->shell;
+        enum helper_kind kind = p->kind;
 
         if (!is_clean) {
                 mutex_lock(&s->lock);
@@ -371,7 +437,7 @@ static void let_go(struct helper *p, bool is_clean)
                 p->is_done = false;
                 p->is_proven = true;
         } else {
-                s->helper_count--;
+                s->helper_count[kind]--;
         }
         cond_broadcast(&s->changed);
         mutex_unlock(&s->lock);
@@ -461,7 +527,7 @@ static int run_script(struct shell *s, struct call *c, struct run *run, const st
 
         /* -EPIPE: it was dead before anything was sent. */
         for (unsigned i = 0; i < SHELL_COUNT_MAX + 1 && r == -EPIPE; i++) {
-                r = take(s, c, run, &p);
+                r = take(s, c, HELPER_SCRIPTS, run, &p);
                 if (r == 0 && p)
                         r = run_on(p, run, c, text);
         }
@@ -511,6 +577,142 @@ int shell_run_buf(struct ssh_host *h, struct call *c, const char *script, struct
         return r < 0 && !c->sentence[0] ? call_fail_errno(c, r, "what the host's shell said") : r;
 }
 
+/* ---- streams ---- */
+
+struct shell_pipe {
+        struct helper *helper;
+        struct call *call;
+        int error;
+};
+
+/* Waits until what was queued has become little, since it was so `drains` times, or for a moment. */
+static int wait_drained(struct helper *p, struct call *c, unsigned drains)
+{
+        struct shell *s = p->shell;
+        uint64_t look_ns = clock_after(LOOK_NS);
+        int r;
+
+        mutex_lock(&s->lock);
+        if (!p->has_ended && !p->is_done && p->drains == drains)
+                (void)cond_wait_until(&s->changed, &s->lock, look_ns);
+        r = p->has_ended || p->is_done ? -EPIPE : call_check(c);
+        mutex_unlock(&s->lock);
+        return r;
+}
+
+/* Until what is queued is little enough for more. */
+static int wait_room(struct shell_pipe *pipe)
+{
+        struct helper *p = pipe->helper;
+        struct call *c = pipe->call;
+        size_t before = SIZE_MAX;
+        int r = 0;
+
+        while (r == 0) {
+                unsigned drains;
+                size_t queued;
+
+                mutex_lock(&p->shell->lock);
+                drains = p->drains;
+                mutex_unlock(&p->shell->lock);
+                queued = stream_queued(p->stream);
+                if (queued < STREAM_QUEUE_LOW)
+                        break;
+                if (queued < before && c->deadline_ns < clock_after(PROGRESS_NS))
+                        c->deadline_ns = clock_after(PROGRESS_NS);
+                before = queued;
+                r = wait_drained(p, c, drains);
+        }
+        return r;
+}
+
+int shell_pipe_send(struct shell_pipe *pipe, const void *data, size_t size)
+{
+        char head[32];
+        int n = snprintf(head, sizeof(head), "%zu\n", size);
+
+        if (pipe->error == 0)
+                pipe->error = wait_room(pipe);
+        if (pipe->error == 0 && size > 0)
+                pipe->error = stream_send(pipe->helper->stream, head, (size_t)n);
+        if (pipe->error == 0 && size > 0)
+                pipe->error = stream_send(pipe->helper->stream, data, size);
+        return pipe->error;
+}
+
+static int compose_stream(const struct run *run, const char *taker, const char *script,
+                          struct buf *to)
+{
+        _cleanup_(buf_done) struct buf text = BUF_INIT(SCRIPT_MAX);
+        int r = buf_addf(&text,
+                         "{ printf '%%s\\n' %s; ( LC_ALL=C; export LC_ALL\ntake | {\n%s\n}; r=$?; "
+                         "read -r e; [ \"$e\" = ok ] || r=255\n{\n%s\n} </dev/null\n); "
+                         "printf '\\n%s %%s\\n' $?; printf '\\n%s\\n' >&2; }\n",
+                         run->token, taker, script, run->token, run->token);
+
+        if (r == 0)
+                r = buf_addf(to, "%zu\n", text.size);
+        return r == 0 ? buf_add(to, text.data, text.size) : r;
+}
+
+/* Whatever `from` says, the script is told and ends: the helper stays usable. */
+static int feed(struct shell_pipe *pipe, struct shell_source *from)
+{
+        struct stream *stream = pipe->helper->stream;
+        int r = from->feed(from, pipe), sent;
+
+        if (pipe->error < 0)
+                return pipe->error;
+        sent = r == 0 ? stream_send(stream, "0\nok\n", 5) : stream_send(stream, "0\nno\n", 5);
+        return sent < 0 ? sent : r;
+}
+
+static int stream_on(struct helper *p, struct run *run, struct call *c, const struct buf *text,
+                     struct shell_source *from)
+{
+        struct shell_pipe pipe = {.helper = p, .call = c};
+        struct shell *s = p->shell;
+        int fed, r;
+
+        p->heard_ns = 0;
+        r = stream_send(p->stream, text->data, text->size);
+        fed = r == 0 ? feed(&pipe, from) : r;
+        if (pipe.error == -EINTR || pipe.error == -ETIMEDOUT)
+                r = pipe.error;
+        else if (r == 0 || r == -EPIPE) /* its end says why */
+                r = wait_done(p, run, c);
+        if (r == 0 && run->error < 0)
+                r = run->error;
+        mutex_lock(&s->lock);
+        if (r == -EOPNOTSUPP)
+                s->no_streams_ns = UINT64_MAX;
+        mutex_unlock(&s->lock);
+        let_go(p, r == 0 && pipe.error == 0 && run->phase == AFTER && run->has_err_end);
+        return r < 0 ? r : fed;
+}
+
+int shell_run_stream(struct ssh_host *h, struct call *c, const char *taker, const char *script,
+                     struct shell_source *from, struct shell_sink *to, int *ret_code)
+{
+        _cleanup_(buf_wipe) struct buf text = BUF_INIT(SCRIPT_MAX);
+        struct run run = {
+                .to = to, .hold = BUF_INIT((size_t)2 << 20), .err = BUF_INIT(2 * ERR_MAX)};
+        struct helper *p = NULL;
+        int r = script_token(run.token);
+
+        if (r == 0)
+                r = compose_stream(&run, taker, script, &text);
+        if (r == 0)
+                r = take(h->shell, c, HELPER_STREAMS, &run, &p);
+        if (r == 0 && p)
+                r = stream_on(p, &run, c, &text, from);
+        if (r == 0)
+                *ret_code = run.code;
+        buf_done(&run.hold);
+        buf_done(&run.err);
+        return r;
+}
+
 /* ---- life ---- */
 
 int shell_new(struct ssh_host *h, struct shell **ret)
@@ -521,7 +723,8 @@ int shell_new(struct ssh_host *h, struct shell **ret)
         if (!s)
                 return -ENOMEM;
         s->host = h;
-        list_init(&s->helpers);
+        for (unsigned i = 0; i < HELPER_KINDS; i++)
+                list_init(&s->helpers[i]);
         mutex_init(&s->lock);
         cond_init(&s->changed);
         r = exec_host_new(h, &s->execs);
@@ -538,7 +741,8 @@ void shell_free(struct shell *s)
         if (!s)
                 return;
         exec_host_free(s->execs);
-        bury(&s->helpers);
+        for (unsigned i = 0; i < HELPER_KINDS; i++)
+                bury(&s->helpers[i]);
         cond_done(&s->changed);
         mutex_done(&s->lock);
         free(s);

@@ -50,3 +50,29 @@ int shell_run(struct ssh_host *h, struct call *c, const char *script, struct she
 /* The same into a buffer; -E2BIG beyond its maximum. `out` may be NULL: stdout is dropped. */
 int shell_run_buf(struct ssh_host *h, struct call *c, const char *script, struct buf *out,
                   int *ret_code);
+
+/* ---- a stream into a program there ---- */
+
+struct shell_pipe;
+
+/* 0 or -errno, which it then keeps; waits while too much is on its way. */
+int shell_pipe_send(struct shell_pipe *pipe, const void *data, size_t size);
+
+struct shell_source {
+        /* All of the stream, by shell_pipe_send; non-zero: it isn't whole, and says so there. */
+        int (*feed)(struct shell_source *from, struct shell_pipe *to);
+};
+
+/**
+ * Run a script whose first command reads a stream of ours, on a helper that is kept for such: one
+ * round trip, and none more for what is sent.
+ *
+ * Shape:   `taker` is that command, by its input; where it ends early, the rest is read and dropped.
+ *          Then `script` runs: $r is 0 when the taker succeeded and the stream was whole; $v says
+ *          what tar is there: "ns" with nanoseconds, "s" seconds, "" none. Both as with shell_run.
+ * Units:   c->deadline_ns moves on also while the stream does.
+ * Returns: as shell_run; or what from->feed returned, and the script has run with $r not 0.
+ * Errors:  also, and then nothing was sent: -EAGAIN all are busy; -EOPNOTSUPP the host can't.
+ */
+int shell_run_stream(struct ssh_host *h, struct call *c, const char *taker, const char *script,
+                     struct shell_source *from, struct shell_sink *to, int *ret_code);

@@ -2,11 +2,16 @@
 /* What a host's pointer to its shell points to: shell.c's, and exec.c's way to its own. */
 #pragma once
 
+#include <stdint.h>
+
 #include "transport/base/list.h"
 #include "transport/base/lock.h"
 
 struct exec_host;
 struct ssh_host;
+
+enum helper_kind { HELPER_SCRIPTS, HELPER_STREAMS };
+#define HELPER_KINDS 2
 
 struct shell {
         /* fixed after init */
@@ -16,6 +21,7 @@ struct shell {
         struct mutex lock;
         struct cond changed;
         /* guarded by lock */
-        struct list helpers;
-        unsigned helper_count; /* with those that are being opened */
+        struct list helpers[HELPER_KINDS];
+        unsigned helper_count[HELPER_KINDS]; /* with those that are being opened */
+        uint64_t no_streams_ns; /* until then no helper for streams is tried */
 };

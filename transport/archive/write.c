@@ -10,7 +10,7 @@
 
 #include "transport/archive/name.h"
 
-#define PIECE (64 * 1024) /* that the sink gets at once */
+#define PIECE (256 * 1024) /* that the sink gets at once */
 
 struct tar_writer {
         struct archive *archive;
