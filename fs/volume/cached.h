@@ -217,6 +217,8 @@ bool content_attrs(struct content *x, struct stat *st, uint64_t sent_ns);
  * attributes at once, unless they have only just been opened. 0 or -EINPROGRESS.
  */
 int content_follow(struct cached *c, struct vol_op *op, uint64_t node, const struct known *k);
+/* The version that is here, as the sandbox told it; st_ino and st_nlink say nothing. */
+void content_version(struct content *x, struct stat *ret);
 struct content *file_content(struct vol_file *f); /* borrowed */
 /* Give back one reference of its node_open (nodes_unref), and free it if that was the last. */
 void file_put(struct cached *c, struct vol_file *f);

@@ -183,6 +183,8 @@ static int open_content(struct volume *v, uint64_t node, struct content *x, int 
                 r = new_handle(c, node, x, flags, &ret->file);
         if (r < 0)
                 return r;
+        if (flags & O_TRUNC)
+                atomic_store(&ret->file->has_written, true);
         content_used(x);
         refresh_attrs(c, node, x);
         ret->keep_cache = keeps_pages(c, node, x);

@@ -134,11 +134,15 @@ static void suppose(struct cached *c, const struct change *x, mode_t kind, struc
         }
 }
 
-/* Where only the second is told what we made is not older than our asking for it. */
-static void not_before(struct timespec *t, const struct timespec *begin)
+/* Where only the second is told what we made is not older than our asking for it. True: it was. */
+static bool not_before(struct timespec *t, const struct timespec *begin)
 {
-        if (t->tv_nsec == 0 && (t->tv_sec == begin->tv_sec || t->tv_sec + 1 == begin->tv_sec))
+        bool is_rounded =
+                t->tv_nsec == 0 && (t->tv_sec == begin->tv_sec || t->tv_sec + 1 == begin->tv_sec);
+
+        if (is_rounded)
                 *t = *begin;
+        return is_rounded;
 }
 
 /* `x` makes something of this kind at (parent, name). */
@@ -150,6 +154,7 @@ static int make(struct cached *c, struct vol_op *op, uint64_t parent, const char
         struct meta_source source;
         struct meta_fact f;
         struct node_id id;
+        bool is_ours;
         int r = begin_change(c, op, name);
 
         if (r == 0)
@@ -164,11 +169,13 @@ static int make(struct cached *c, struct vol_op *op, uint64_t parent, const char
                 return r;
         if (x->has_st && (x->st.st_mode & S_IFMT) != kind)
                 return -ESTALE; /* somebody inside has put something else there */
+        is_ours = !x->has_st || not_before(&x->st.st_mtim, &begin);
         if (!x->has_st)
                 suppose(c, x, kind, &x->st);
-        not_before(&x->st.st_mtim, &begin);
         r = meta_made(c->meta, path, &source, &x->st, S_ISLNK(kind) ? x->to : NULL, clock_mono_ns(),
                       NULL);
+        if (r == 0 && is_ours)
+                meta_own_times(c->meta, path, &source);
         if (r == 0 && !meta_get(c->meta, path, &f))
                 r = -ESTALE;
         if (r == 0)
@@ -287,6 +294,7 @@ struct removal {
         char *path;
         struct content *x; /* NULL: none */
         struct stat last; /* st_mode 0: not known */
+        ino_t sandbox_ino; /* 0: not known */
         uint64_t node; /* with a reference, of a file with several names; 0: no matter */
         bool goes_on; /* by another name */
         bool is_only_here;
@@ -313,8 +321,10 @@ static int begin_removal(struct cached *c, struct vol_op *op, uint64_t parent, c
 
         rm->x = meta_content(c->meta, rm->path);
         (void)meta_get(c->meta, rm->path, &f); /* also what is in doubt */
-        if (f.exists)
+        if (f.exists) {
                 rm->last = f.k.st;
+                rm->sandbox_ino = f.k.sandbox_ino;
+        }
         if (S_ISREG(rm->last.st_mode) && rm->last.st_nlink > 1 &&
             nodes_meet(&c->nodes, parent, name, &rm->last, &id) == 0)
                 rm->node = id.number;
@@ -331,16 +341,32 @@ static int begin_removal(struct cached *c, struct vol_op *op, uint64_t parent, c
         return r < 0 ? r : 0;
 }
 
+/* What is known at the other name may be older than what we have changed by this one. */
+static void pass_content(struct cached *c, const struct removal *rm, const char *other)
+{
+        struct meta_source source;
+        struct stat st;
+
+        refresh_source(c, &source);
+        meta_pass_content(c->meta, (struct content_head *)(void *)rm->x, other);
+        content_version(rm->x, &st);
+        st.st_ino = rm->sandbox_ino;
+        st.st_nlink = rm->last.st_nlink - 1;
+        meta_set(c->meta, other, &source, &st, false, clock_mono_ns());
+}
+
 /* It was removed, and the tables know: what becomes of its content. */
 static void follow_removal(struct cached *c, struct removal *rm)
 {
         _cleanup_(freep) char *other = NULL;
 
-        if (rm->node != 0 && cached_path(c, rm->node, NULL, &other) == 0)
+        if (rm->node != 0)
+                (void)cached_path(c, rm->node, NULL, &other); /* it may have none */
+        if (other && rm->is_begun && rm->goes_on)
+                pass_content(c, rm, other);
+        if (other)
                 meta_doubt(c->meta, other); /* it has one name less */
         if (rm->is_begun && rm->goes_on) {
-                if (other)
-                        meta_pass_content(c->meta, (struct content_head *)(void *)rm->x, other);
                 content_after_rename(c, rm->x);
         } else if (rm->is_begun) {
                 rm->last.st_nlink = 0;

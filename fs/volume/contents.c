@@ -234,6 +234,13 @@ struct content *file_content(struct vol_file *f)
         return f->x;
 }
 
+void content_version(struct content *x, struct stat *ret)
+{
+        content_lock(x);
+        *ret = x->version;
+        content_unlock(x);
+}
+
 bool content_is_replaced(struct content *x, const struct stat *st)
 {
         bool is_other = x->ino != 0 && st->st_ino != 0 && x->ino != st->st_ino;

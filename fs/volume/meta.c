@@ -268,13 +268,14 @@ void meta_put_target(struct meta *m, const char *path, const char *target)
 }
 
 /* A whole file was renamed into place in it: that is not what its times are to tell. */
-static void keep_times(struct meta *m, uint32_t dir, uint64_t now_ns) REQUIRES(m->lock)
+static void keep_times(struct meta *m, uint32_t dir, const struct meta_source *source,
+                       uint64_t now_ns) REQUIRES(m->lock)
 {
         struct entry *e = tree_at(m, dir);
 
         if (e->mtime == 0)
                 return; /* nobody has told any yet */
-        e->flags |= TIMES_OURS | TIMES_OPEN;
+        tree_own_times(e, source);
         e->set_ns = now_ns;
 }
 
@@ -291,7 +292,7 @@ void meta_told(struct meta *m, const struct content_head *x, const struct meta_s
                 if (ours_ns != 0) {
                         tree_learn(m, slot, source, st, NULL, true);
                         tree_note_links(m, e, ours_ns);
-                        keep_times(m, e->parent, ours_ns);
+                        keep_times(m, e->parent, source, ours_ns);
                         e->set_ns = e->moved_ns = ours_ns; /* it is there by a change of ours */
                 } else if (e->sent_ns <= source->sent_ns && e->set_ns < source->sent_ns &&
                            e->moved_ns < source->sent_ns) {

@@ -140,6 +140,8 @@ void meta_doubt(struct meta *m, const char *path);
 int meta_made(struct meta *m, const char *path, const struct meta_source *source,
               const struct stat *st, const char *target, uint64_t now_ns,
               const struct content_head *x);
+/* What was just made so, no regular file, was told with whole seconds: its times stay ours. */
+void meta_own_times(struct meta *m, const char *path, const struct meta_source *source);
 /* (new_path) is one more name of what is at `path`. */
 int meta_linked(struct meta *m, const char *path, const char *new_path,
                 const struct meta_source *source, const struct stat *st, uint64_t now_ns);

@@ -13,14 +13,15 @@
 /* ---- changes of ours ---- */
 
 /* Its names are others now: our clock's time until the sandbox tells its own. */
-static void touch_dir(struct meta *m, uint32_t dir, uint64_t now_ns) REQUIRES(m->lock)
+static void touch_dir(struct meta *m, uint32_t dir, const struct meta_source *source,
+                      uint64_t now_ns) REQUIRES(m->lock)
 {
         struct entry *e = tree_at(m, dir);
         uint64_t real_ns = clock_real_ns();
 
         e->mtime = e->ctime = (int64_t)(real_ns / NS_PER_S);
         e->mtime_ns = e->ctime_ns = (uint32_t)(real_ns % NS_PER_S);
-        e->flags |= TIMES_OURS | TIMES_OPEN;
+        tree_own_times(e, source);
         e->set_ns = now_ns;
 }
 
@@ -71,10 +72,21 @@ int meta_made(struct meta *m, const char *path, const struct meta_source *source
                         e->content = m->hooks.ref(tree_content(x));
                         tree_head(e->content)->entry = tree_id(m, slot);
                 }
-                touch_dir(m, e->parent, now_ns);
+                touch_dir(m, e->parent, source, now_ns);
         }
         tree_unlock(m);
         return r;
+}
+
+void meta_own_times(struct meta *m, const char *path, const struct meta_source *source)
+{
+        uint32_t slot;
+
+        mutex_lock(&m->lock);
+        slot = tree_seek(m, path);
+        if (slot != 0 && tree_at(m, slot)->sent_ns == source->sent_ns)
+                tree_own_times(tree_at(m, slot), source);
+        mutex_unlock(&m->lock);
 }
 
 int meta_linked(struct meta *m, const char *path, const char *new_path,
@@ -91,7 +103,7 @@ int meta_linked(struct meta *m, const char *path, const char *new_path,
                 tree_revive(m, slot, 0);
                 tree_at(m, slot)->moved_ns = tree_at(m, slot)->set_ns = now_ns;
                 tree_learn(m, slot, source, st, NULL, false);
-                touch_dir(m, tree_at(m, slot)->parent, now_ns);
+                touch_dir(m, tree_at(m, slot)->parent, source, now_ns);
                 from = tree_seek(m, path);
                 if (from != 0 && ((tree_at(m, from)->mode ^ st->st_mode) & S_IFMT) == 0) {
                         same = of_same_file(tree_at(m, from), st);
@@ -137,7 +149,7 @@ void meta_removed(struct meta *m, const char *path, const struct meta_source *so
                 tree_note_links(m, tree_at(m, slot), now_ns);
                 tree_vanish(m, slot, source);
                 tree_at(m, slot)->moved_ns = now_ns;
-                touch_dir(m, tree_at(m, slot)->parent, now_ns);
+                touch_dir(m, tree_at(m, slot)->parent, source, now_ns);
         }
         tree_unlock(m);
 }
@@ -204,8 +216,8 @@ static int move_locked(struct meta *m, uint32_t slot, const char *path, const ch
         tree_at(m, to)->moved_ns = now_ns;
         if (tree_slot(m, id) != slot)
                 return 0; /* it was below what was replaced: nothing is known of it */
-        touch_dir(m, tree_at(m, to)->parent, now_ns);
-        touch_dir(m, tree_at(m, slot)->parent, now_ns);
+        touch_dir(m, tree_at(m, to)->parent, source, now_ns);
+        touch_dir(m, tree_at(m, slot)->parent, source, now_ns);
         r = move_entry(m, slot, to, now_ns);
         if (r == 0 && take_place(m, path, &old) == 0) {
                 tree_vanish(m, old, source);

@@ -8,6 +8,8 @@
 
 #include "transport/base/clock.h"
 
+#define NEAR_NS (2 * (int64_t)NS_PER_S)
+
 /* ---- attributes ---- */
 
 bool tree_is_shown(const struct stat *st)
@@ -23,19 +25,48 @@ static uint32_t nsec_of(const struct timespec *t)
         return t->tv_nsec >= 0 && t->tv_nsec < (long)NS_PER_S ? (uint32_t)t->tv_nsec : 0;
 }
 
-/*
- * The times of a directory in which we have changed something are ours, by our clock, until those
- * that the sandbox tells move on from what they were after that change.
- */
-static bool keeps_times(struct entry *e, const struct stat *st)
+static bool is_told_again(const struct entry *e, const struct stat *st)
 {
-        uint32_t told = (uint32_t)st->st_mtim.tv_sec * 1000003 + nsec_of(&st->st_mtim);
-        bool keeps = S_ISDIR(st->st_mode) && (e->flags & TIMES_OURS) != 0 &&
-                     ((e->flags & TIMES_OPEN) != 0 || e->told_mtime == told);
+        uint32_t ns = nsec_of(&st->st_mtim);
 
+        return e->told_seconds == (uint32_t)st->st_mtim.tv_sec &&
+               (e->told_ns == ns || e->told_ns == 0 || ns == 0);
+}
+
+/* After a command's end: what lies before our time by no more than clocks and rounding make. */
+static bool is_near(const struct entry *e, const struct stat *st)
+{
+        int64_t behind_ns = (e->mtime - st->st_mtim.tv_sec) * (int64_t)NS_PER_S + e->mtime_ns -
+                            nsec_of(&st->st_mtim);
+
+        return behind_ns >= 0 && behind_ns <= NEAR_NS;
+}
+
+/*
+ * The times of a directory in which we have changed something, and of what we made where only
+ * seconds are told, are ours, by our clock, until those that the sandbox tells move on from what
+ * they were after that change.
+ */
+static bool keeps_times(struct entry *e, const struct meta_source *source, const struct stat *st)
+{
+        bool keeps = !S_ISREG(st->st_mode) && (e->flags & TIMES_OURS) != 0;
+
+        if (keeps && (e->flags & TIMES_OPEN) == 0)
+                keeps = is_told_again(e, st);
+        else if (keeps && e->times_epoch != (uint32_t)source->epoch)
+                keeps = is_near(e, st);
         e->flags &= (uint8_t) ~(keeps ? TIMES_OPEN : TIMES_OPEN | TIMES_OURS);
-        e->told_mtime = told;
+        e->told_seconds = (uint32_t)st->st_mtim.tv_sec;
+        if (!keeps || nsec_of(&st->st_mtim) != 0)
+                e->told_ns = nsec_of(&st->st_mtim);
         return keeps;
+}
+
+void tree_own_times(struct entry *e, const struct meta_source *source)
+{
+        e->flags |= TIMES_OURS | TIMES_OPEN;
+        e->times_epoch = (uint32_t)source->epoch;
+        e->told_ns = 0;
 }
 
 static uint32_t nlink_of(const struct entry *e, const struct stat *st)
@@ -47,7 +78,7 @@ static uint32_t nlink_of(const struct entry *e, const struct stat *st)
         return ((e->mode ^ st->st_mode) & S_IFMT) == 0 && e->nlink > 0 ? e->nlink : 1; /* as told */
 }
 
-static void set_attrs(struct entry *e, const struct stat *st)
+static void set_attrs(struct entry *e, const struct meta_source *source, const struct stat *st)
 {
         uint64_t size = st->st_size > 0 ? (uint64_t)st->st_size : 0;
 
@@ -57,7 +88,7 @@ static void set_attrs(struct entry *e, const struct stat *st)
         e->blocks = st->st_blocks > 0 ? (uint64_t)st->st_blocks : size / 512 + (size % 512 != 0);
         e->atime = st->st_atim.tv_sec;
         e->atime_ns = nsec_of(&st->st_atim);
-        if (keeps_times(e, st))
+        if (keeps_times(e, source, st))
                 return;
         e->mtime = st->st_mtim.tv_sec;
         e->mtime_ns = nsec_of(&st->st_mtim);
@@ -143,7 +174,7 @@ void tree_learn(struct meta *m, uint32_t slot, const struct meta_source *source,
 
         drop_old_target(e, st);
         identify(m, slot, st, is_ours);
-        set_attrs(e, st);
+        set_attrs(e, source, st);
         tree_set_target(e, target);
         e->sent_ns = source->sent_ns;
         e->epoch = (uint32_t)source->epoch;

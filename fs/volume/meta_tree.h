@@ -23,7 +23,8 @@ enum entry_flag {
         IS_USED = 1 << 3, /* since the hand passed */
         IS_COUNTED = 1 << 4, /* in its batch */
         IS_HUGE = 1 << 5,
-        TIMES_OURS = 1 << 6, /* a directory: its times are not those that the sandbox tells ... */
+        /* a directory or a link: its times are not those that the sandbox tells ... */
+        TIMES_OURS = 1 << 6,
         TIMES_OPEN = 1 << 7, /* ... and what it tells next is still of our change */
 };
 
@@ -51,7 +52,8 @@ struct entry {
         uint64_t size, blocks;
         int64_t mtime, ctime, atime;
         uint32_t mtime_ns, ctime_ns, atime_ns;
-        uint32_t told_mtime; /* of a directory, as the sandbox told it last, mixed */
+        /* where times are ours: as the sandbox told the mtime last, and the epoch of our change */
+        uint32_t told_seconds, told_ns, times_epoch;
         char *target;
         struct content *content;
         char name[];
@@ -166,6 +168,8 @@ char *tree_path(const struct meta *m, uint32_t slot) REQUIRES(m->lock);
 bool tree_is_shown(const struct stat *st);
 void tree_get_attrs(const struct entry *e, struct stat *st);
 void tree_set_target(struct entry *e, const char *target);
+/* What `source` is about was a change of ours: times that are told are still of that. */
+void tree_own_times(struct entry *e, const struct meta_source *source);
 uint64_t tree_made_up_ino(const struct meta *m, const struct entry *e) REQUIRES(m->lock);
 void tree_learn(struct meta *m, uint32_t slot, const struct meta_source *source,
                 const struct stat *st, const char *target, bool is_ours) REQUIRES(m->lock);

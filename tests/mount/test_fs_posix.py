@@ -460,6 +460,19 @@ def test_mtime_moves_with_each_write_and_directory_change(fsdir):
         assert os.stat(fsdir).st_mtime_ns > before
 
 
+def test_mtime_of_what_is_new_stays(fsdir):
+    """Also where only its second is told at first: editors and make take another for a change."""
+    os.symlink("target", fsdir / "link")
+    (fsdir / "directory").mkdir()
+    (fsdir / "file").write_text("")
+    names = ("link", "directory", "file")
+    before = [os.lstat(fsdir / name).st_mtime_ns for name in names]
+    time.sleep(1.1)  # what was told is asked for anew
+    assert [os.lstat(fsdir / name).st_mtime_ns for name in names] == before
+    assert sorted(os.listdir(fsdir)) == sorted(names)
+    assert [os.lstat(fsdir / name).st_mtime_ns for name in names] == before
+
+
 def test_mtime_is_not_in_the_future_and_close_to_now(fsdir):
     before = time.time_ns()
     (fsdir / "f").write_text("x")

@@ -262,6 +262,22 @@ def test_many_files_made_inside_are_all_there(new_box):
         assert os.listdir(box.fs) == []
 
 
+def test_directory_times_follow_what_a_command_did(new_box):
+    """Python's imports, make and git go by them. What we have changed just before is no excuse."""
+    box = new_box()
+    (box.fs / "d").mkdir()
+    for n in range(5):
+        (box.fs / "d" / "mine").write_text(str(n))
+        (box.fs / "d" / "mine").unlink()
+        before = os.stat(box.fs / "d").st_mtime_ns
+        time.sleep(0.02)
+        box.ok("touch d/theirs%d" % n)
+        assert os.stat(box.fs / "d").st_mtime_ns > before
+        (box.fs / "d" / "mine").write_text("")
+        box.ok("touch -d @%d d" % (1000 + n))
+        assert os.stat(box.fs / "d").st_mtime_ns == (1000 + n) * 10**9
+
+
 # -- promise 3
 
 def test_change_inside_is_seen_by_a_later_open(new_box):

@@ -610,6 +610,35 @@ static void dirty_file_is_sent_to_its_new_name(void)
         world_done(&w);
 }
 
+static void other_name_goes_on_with_what_was_changed(void)
+{
+        struct world w = {0};
+        struct vol_file *f, *g;
+        struct vol_entry e;
+        struct asking a;
+        uint64_t node;
+
+        if (!world_init(&w))
+                return;
+        CHECK_EQ(put(&w, "one", "long content"), 0);
+        f = open_at(&w, "one", O_WRONLY | O_APPEND);
+        node = node_of(&w, "one");
+        CHECK_EQ(w.ops->link(w.v, ask(&a, true), node, VOLUME_ROOT, "two", &e), 0);
+        CHECK_EQ(e.node, node);
+        g = open_at(&w, "one", O_WRONLY | O_TRUNC);
+        CHECK_EQ(close_file(&w, g), 0);
+        CHECK_STR(real_get(&w, "two"), "");
+        CHECK_EQ(w.ops->unlink(w.v, ask(&a, true), VOLUME_ROOT, "one"), 0);
+        CHECK_EQ(write_file(&w, f, "new", 3, 0), 3);
+        CHECK_EQ(w.ops->getattr(w.v, ask(&a, true), node, f, &e), 0);
+        CHECK_EQ(e.st.st_size, 3);
+        CHECK_EQ(e.st.st_nlink, 1);
+        CHECK_EQ(close_file(&w, f), 0);
+        CHECK_STR(real_get(&w, "two"), "new");
+        CHECK_STR(get(&w, "two"), "new");
+        world_done(&w);
+}
+
 /* ---- failures ---- */
 
 static void refused_change_stays_and_is_told(void)
@@ -992,6 +1021,7 @@ int main(void)
         RUN(fallocate_extends_and_punches);
         RUN(removed_file_goes_on);
         RUN(dirty_file_is_sent_to_its_new_name);
+        RUN(other_name_goes_on_with_what_was_changed);
         RUN(refused_change_stays_and_is_told);
         RUN(host_away_and_back);
         RUN(lost_answer_is_repeated);

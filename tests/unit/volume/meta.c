@@ -275,6 +275,62 @@ static void made_up_numbers_do_not_repeat(void)
         meta_free(m);
 }
 
+static void told(struct meta *m, uint64_t sent_ns, uint64_t epoch, mode_t kind, time_t seconds,
+                 long ns)
+{
+        struct meta_source source = {.sent_ns = sent_ns, .epoch = epoch};
+        struct stat st = {.st_mode = kind | 0755, .st_mtim = {.tv_sec = seconds, .tv_nsec = ns}};
+
+        CHECK_EQ(meta_put(m, "new", &source, &st, NULL), 0);
+}
+
+static int64_t mtime_of(struct meta *m, const char *path)
+{
+        struct meta_fact f;
+
+        if (!meta_get(m, path, &f) || !f.exists)
+                return -1;
+        return (int64_t)f.k.st.st_mtim.tv_sec * (int64_t)NS_PER_S + f.k.st.st_mtim.tv_nsec;
+}
+
+/* A service that tells seconds when it has made something, and finer times when it lists. */
+static void times_of_what_we_made_stay_ours(mode_t kind)
+{
+        const int64_t ours = 100 * (int64_t)NS_PER_S + 500;
+        struct meta *m = make_meta(0);
+        struct meta_source s = {.sent_ns = 20, .epoch = 1};
+        struct stat st = {.st_mode = kind | 0755, .st_mtim = {.tv_sec = 100, .tv_nsec = 500}};
+
+        CHECK_EQ(meta_made(m, "new", &s, &st, NULL, 21, NULL), 0);
+        meta_own_times(m, "new", &s);
+        told(m, 30, 1, kind, 100, 300);
+        CHECK_EQ(mtime_of(m, "new"), ours);
+        told(m, 31, 1, kind, 100, 0); /* again by seconds */
+        told(m, 32, 2, kind, 100, 300); /* nor did a command change it */
+        CHECK_EQ(mtime_of(m, "new"), ours);
+        told(m, 33, 2, kind, 100, 700);
+        CHECK_EQ(mtime_of(m, "new"), ours + 200);
+        told(m, 34, 2, kind, 100, 300);
+        CHECK_EQ(mtime_of(m, "new"), ours - 200);
+        /* The first that is told of it comes after a command: of ours only if it may be. */
+        s = (struct meta_source){.sent_ns = 40, .epoch = 2};
+        for (unsigned i = 0; i < 3; i++, s.sent_ns += 10) {
+                CHECK_EQ(meta_made(m, "new", &s, &st, NULL, s.sent_ns + 1, NULL), 0);
+                meta_own_times(m, "new", &s);
+                told(m, s.sent_ns + 5, 3, kind, i == 0 ? 99 : i == 1 ? 50 : 100, 600);
+                CHECK_EQ(mtime_of(m, "new"), i == 0   ? ours
+                                             : i == 1 ? 50 * (int64_t)NS_PER_S + 600
+                                                      : ours + 100);
+        }
+        meta_free(m);
+}
+
+static void times_of_new_directories_and_links_stay_ours(void)
+{
+        times_of_what_we_made_stay_ours(S_IFDIR);
+        times_of_what_we_made_stay_ours(S_IFLNK);
+}
+
 static void pinned_files_stay_whatever_a_listing_says(void)
 {
         struct meta *m = make_meta(0);
@@ -434,6 +490,7 @@ int main(void)
         RUN(another_inode_is_another_file);
         RUN(numbers_are_made_up_where_there_are_none);
         RUN(made_up_numbers_do_not_repeat);
+        RUN(times_of_new_directories_and_links_stay_ours);
         RUN(pinned_files_stay_whatever_a_listing_says);
         RUN(hostile_names_are_passed_over);
         RUN(what_nobody_used_gives_way);
