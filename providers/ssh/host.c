@@ -27,6 +27,7 @@
 
 static void free_host(struct ssh_host *h)
 {
+        pool_stop(h->dialer); /* a dial starts a helper shell */
         shell_free(h->shell); /* its streams are on the connections */
         pool_free(h->dialer);
         if (h->config)

@@ -18,6 +18,7 @@
 #include "providers/ssh/dial.h"
 #include "providers/ssh/host.h"
 #include "providers/ssh/program.h"
+#include "providers/ssh/shell.h"
 #include "providers/ssh/ssh.h"
 #include "transport/base/cleanup.h"
 #include "transport/base/clock.h"
@@ -261,8 +262,6 @@ static void forget_attempt_locked(struct ssh_dialer *d, struct attempt *a) REQUI
                         break;
                 }
         }
-        d->lanes[a->lane].is_dialing = false;
-        d->dials--;
 }
 
 /* Settles one dial; whether the control lane came back after it had been away. */
@@ -271,7 +270,8 @@ static bool settle_locked(struct ssh_dialer *d, struct attempt *a, int r, struct
 {
         bool is_back = false;
 
-        forget_attempt_locked(d, a);
+        d->lanes[a->lane].is_dialing = false;
+        d->dials--;
         if (r == 0 && !d->is_closing) {
                 d->lanes[a->lane].pooled = *p;
                 *p = NULL;
@@ -294,6 +294,15 @@ static bool settle_locked(struct ssh_dialer *d, struct attempt *a, int r, struct
 
 static void keep_probing_locked(struct ssh_dialer *d) REQUIRES(d->host->lock);
 
+/* A helper shell takes two round trips to start: the first listing is to find one. */
+static void start_helper(struct ssh_host *h, struct call *c)
+{
+        int code;
+
+        if (host_known(h) & HOST_SHELL)
+                (void)shell_run_buf(h, c, ":\n", NULL, &code); /* else whoever needs it tries */
+}
+
 static void *dial_thread(void *arg)
 {
         struct attempt *a = arg;
@@ -311,8 +320,11 @@ static void *dial_thread(void *arg)
                 link_unref(&p->link);
         if (is_back)
                 host_is_back(h);
-        free(a);
+        if (r == 0 && a->lane == HOST_CONTROL)
+                start_helper(h, &a->call);
         mutex_lock(&d->host->lock);
+        forget_attempt_locked(d, a);
+        free(a);
         d->threads--;
         cond_broadcast(&h->changed);
         mutex_unlock(&d->host->lock);
@@ -546,7 +558,7 @@ void pool_tend(struct ssh_dialer *d)
                         link_unref(&gone[i]->link);
 }
 
-void pool_free(struct ssh_dialer *d)
+void pool_stop(struct ssh_dialer *d)
 {
         struct ssh_host *h;
 
@@ -561,6 +573,13 @@ void pool_free(struct ssh_dialer *d)
         while (d->threads > 0)
                 cond_wait(&h->changed, &d->host->lock);
         mutex_unlock(&d->host->lock);
+}
+
+void pool_free(struct ssh_dialer *d)
+{
+        if (!d)
+                return;
+        pool_stop(d);
         for (unsigned i = 0; i < LANES; i++)
                 if (d->lanes[i].pooled)
                         link_unref(&d->lanes[i].pooled->link);

@@ -19,6 +19,8 @@ struct ssh_dialer;
 struct ssh_host;
 
 int pool_new(struct ssh_host *h, struct ssh_dialer **ret);
+/* Ends dials; none starts from then on. Before the host's shell goes. Accepts NULL. */
+void pool_stop(struct ssh_dialer *d);
 /* Ends dials, then connections. Links that somebody holds live on, dead. Accepts NULL. */
 void pool_free(struct ssh_dialer *d);
 /* Close what was idle for a minute, and what has died. From time to time. */
