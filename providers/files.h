@@ -50,6 +50,7 @@ struct file_listing {
         unsigned depth; /* 1: its own entries only; 2: also those of its directories; ... */
         size_t entries_max; /* about this many, then the rest is left out; 0: no limit */
         const char *const *skip; /* names of directories that are not entered; NULL-terminated */
+        const char *into; /* the only directory in it that is entered, if any is; NULL: all */
 };
 
 /* ---- whole files ---- */

@@ -115,8 +115,8 @@ int meta_listing_begin(struct meta *m, const char *base, const struct meta_sourc
 int meta_listing_entry(struct meta_listing *l, const char *path, const struct stat *st,
                        const char *target);
 int meta_listing_dir(struct meta_listing *l, const char *path);
-/* The base is too large to be listed as it was. */
-void meta_listing_cut(struct meta_listing *l);
+/* This directory of it is too large to be listed as it was. */
+void meta_listing_cut(struct meta_listing *l, const char *path);
 void meta_listing_done(struct meta_listing *l);
 
 /* ---- single answers ---- */

@@ -171,13 +171,14 @@ int meta_listing_dir(struct meta_listing *l, const char *path)
         return tree_pass_over(r);
 }
 
-void meta_listing_cut(struct meta_listing *l)
+void meta_listing_cut(struct meta_listing *l, const char *path)
 {
+        _cleanup_(freep) char *whole = join(l->base, path, strlen(path));
         struct meta *m = l->m;
         uint32_t slot;
 
         mutex_lock(&m->lock);
-        slot = tree_seek(m, l->base);
+        slot = whole ? tree_seek(m, whole) : 0;
         if (slot != 0)
                 tree_at(m, slot)->flags |= IS_HUGE;
         mutex_unlock(&m->lock);

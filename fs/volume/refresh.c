@@ -29,6 +29,7 @@ static const char *const dull_names[] = {"node_modules", "objects", NULL};
 struct flight {
         struct list of_all;
         char *path;
+        char *into; /* the only directory in it that is entered; NULL: all */
         unsigned depth; /* 0: the file alone */
         uint64_t sent_ns, epoch;
         unsigned refs;
@@ -40,6 +41,7 @@ struct flight {
 /* A listing that was made: the record of its batch. */
 struct record {
         char *path; /* NULL: none */
+        char *into; /* as of a flight */
         bool is_tree;
         uint32_t count;
         uint64_t at_ns, took_ns;
@@ -70,10 +72,27 @@ struct refresh {
 
 struct plan {
         char *path;
+        char *into; /* as of a flight */
         unsigned depth; /* 0: one file */
         size_t max;
         bool is_tree;
 };
+
+static void plan_done(struct plan *p)
+{
+        free(p->path);
+        free(p->into);
+}
+
+static char *copy(const char *text)
+{
+        return text ? strdup(text) : NULL;
+}
+
+static bool is_equal(const char *a, const char *b)
+{
+        return a == b || (a && b && strcmp(a, b) == 0);
+}
 
 void refresh_source(struct cached *c, struct meta_source *ret)
 {
@@ -106,6 +125,14 @@ static int levels_below(const char *path, const char *top)
         for (levels = 1; *path; path++)
                 levels += *path == '/';
         return levels;
+}
+
+/* Whether it is `into` of this directory, or below that. */
+static bool is_into(const char *dir, const char *into, const char *path)
+{
+        size_t size = strlen(dir) + (dir[0] != '\0');
+
+        return levels_below(path, dir) > 0 && levels_below(path + size, into) >= 0;
 }
 
 /* ---- what was touched lately ---- */
@@ -170,7 +197,7 @@ static bool was_worth(struct cached *c, const struct refresh *r, uint16_t batch)
 }
 
 static bool may_list_tree(struct cached *c, const struct refresh *r, const char *path,
-                          uint64_t now_ns) REQUIRES(r->lock)
+                          const char *into, uint64_t now_ns) REQUIRES(r->lock)
 {
         const struct record *latest = NULL;
 
@@ -178,7 +205,7 @@ static bool may_list_tree(struct cached *c, const struct refresh *r, const char 
                 const struct record *x = &r->records[i];
 
                 if (x->path && x->is_tree && strcmp(x->path, path) == 0 &&
-                    (!latest || x->at_ns > latest->at_ns))
+                    is_equal(x->into, into) && (!latest || x->at_ns > latest->at_ns))
                         latest = x;
         }
         if (!latest || latest->at_ns + SHUNNED_NS <= now_ns)
@@ -205,16 +232,33 @@ static int plan_tree(struct plan *p, const char *path)
         return set_plan(p, path, REFRESH_DEPTH, REFRESH_TREE_MAX);
 }
 
-/* The tree that `dir` came with last time, if that is to be asked for again; to free. */
-static char *tree_of(struct cached *c, const struct refresh *r, const struct meta_dir *info,
-                     const char *dir) REQUIRES(r->lock)
+static int plan_into(struct plan *p, const char *path, const char *into)
+{
+        p->into = strdup(into);
+        return p->into ? set_plan(p, path, REFRESH_DEPTH, REFRESH_FIRST_MAX) : -ENOMEM;
+}
+
+static bool is_dull(const char *path)
+{
+        const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+
+        for (size_t i = 0; dull_names[i]; i++) {
+                if (strcmp(dull_names[i], name) == 0)
+                        return true;
+        }
+        return false;
+}
+
+/* The tree that `dir` came with last time, if that is to be asked for again. */
+static const struct record *tree_of(struct cached *c, const struct refresh *r,
+                                    const struct meta_dir *info, const char *dir) REQUIRES(r->lock)
 {
         const struct record *x = &r->records[info->batch];
 
         if (info->batch == 0 || !x->path || !x->is_tree || levels_below(dir, x->path) < 0 ||
             !was_worth(c, r, info->batch))
                 return NULL;
-        return strdup(x->path);
+        return x;
 }
 
 /* One file of a large directory where nothing else was asked for lately. */
@@ -228,12 +272,48 @@ static bool is_lone(struct cached *c, const struct refresh *r, const struct meta
                !was_touched(&r->asked, dir, now_ns);
 }
 
+/* A walk goes through what is below `top`: its whole tree is wanted. */
+static bool is_walked(struct cached *c, const struct refresh *r, const char *top, const char *dir,
+                      enum refresh_want want, uint64_t now_ns) REQUIRES(r->lock)
+{
+        if (dir[0] == '\0' || is_dull(dir))
+                return false; /* its tree would not go into it */
+        return (was_sibling_touched(&r->asked, top, dir, now_ns) ||
+                (want == REFRESH_NAMES && was_touched(&r->read, top, now_ns))) &&
+               may_list_tree(c, r, top, NULL, now_ns);
+}
+
+/* The tree at a first look above was cut off: what is here would be, too. */
+static bool is_below_large(const struct refresh *r, const char *dir, uint64_t now_ns)
+        REQUIRES(r->lock)
+{
+        for (unsigned i = 0; i < META_BATCHES; i++) {
+                const struct record *x = &r->records[i];
+
+                if (x->path && x->into && x->count >= REFRESH_FIRST_MAX &&
+                    x->at_ns + SHUNNED_NS > now_ns && is_into(x->path, x->into, dir))
+                        return true;
+        }
+        return false;
+}
+
+/* Of one thing in a directory of which nothing was asked yet. */
+static int plan_first(struct cached *c, const struct refresh *r, const char *path, const char *dir,
+                      uint64_t now_ns, struct plan *p) REQUIRES(r->lock)
+{
+        const char *name = path + strlen(dir) + (dir[0] != '\0');
+
+        return !is_below_large(r, dir, now_ns) && may_list_tree(c, r, dir, name, now_ns)
+                       ? plan_into(p, dir, name)
+                       : set_plan(p, dir, 1, REFRESH_DIR_MAX);
+}
+
 static int plan_wide(struct cached *c, struct refresh *r, const char *path, const char *dir,
                      enum refresh_want want, struct plan *p) REQUIRES(r->lock)
 {
         uint64_t now_ns = clock_mono_ns();
         _cleanup_(freep) char *top = above(dir);
-        _cleanup_(freep) char *tree = NULL;
+        const struct record *tree = NULL;
         struct meta_dir info = {0};
 
         if (!top)
@@ -241,20 +321,18 @@ static int plan_wide(struct cached *c, struct refresh *r, const char *path, cons
         if (meta_get_dir(c->meta, dir, &info))
                 tree = tree_of(c, r, &info, dir);
         if (tree)
-                return plan_tree(p, tree);
-        if (dir[0] != '\0' &&
-            (was_sibling_touched(&r->asked, top, dir, now_ns) ||
-             (want == REFRESH_NAMES && was_touched(&r->read, top, now_ns))) &&
-            may_list_tree(c, r, top, now_ns))
+                return tree->into ? plan_into(p, tree->path, tree->into) : plan_tree(p, tree->path);
+        if (is_walked(c, r, top, dir, want, now_ns))
                 return plan_tree(p, top);
         if (want == REFRESH_NAMES) {
-                if (dir[0] != '\0' && may_list_tree(c, r, dir, now_ns))
+                if (dir[0] != '\0' && may_list_tree(c, r, dir, NULL, now_ns))
                         return plan_tree(p, dir);
                 return set_plan(p, dir, 1, 0);
         }
         if (is_lone(c, r, &info, dir, now_ns))
                 return set_plan(p, path, 0, 0);
-        return set_plan(p, dir, 1, REFRESH_DIR_MAX);
+        return info.is_listed ? set_plan(p, dir, 1, REFRESH_DIR_MAX)
+                              : plan_first(c, r, path, dir, now_ns, p);
 }
 
 static int make_plan(struct cached *c, struct refresh *r, const char *path, enum refresh_want want,
@@ -273,6 +351,8 @@ static int make_plan(struct cached *c, struct refresh *r, const char *path, enum
         else
                 result = plan_wide(c, r, path, dir, want, p);
         note(&r->asked, dir, clock_mono_ns());
+        if (p->into)
+                note(&r->asked, path, clock_mono_ns());
         return result;
 }
 
@@ -283,7 +363,8 @@ static bool covers(const struct flight *f, const char *path, enum refresh_want w
 {
         int levels = levels_below(path, f->path);
 
-        if (levels < 0)
+        if (levels < 0 ||
+            (f->into && levels > (want == REFRESH_ATTRS) && !is_into(f->path, f->into, path)))
                 return false;
         if (want == REFRESH_ATTRS)
                 return f->depth == 0 ? levels == 0 : levels > 0 && (unsigned)levels <= f->depth;
@@ -310,6 +391,7 @@ static void unref_flight(struct flight *f)
 {
         if (--f->refs == 0) {
                 free(f->path);
+                free(f->into);
                 free(f);
         }
 }
@@ -349,9 +431,11 @@ static int add_flight(struct cached *c, struct refresh *r, const struct plan *p,
 
         if (!f)
                 return -ENOMEM;
+        f->refs = 1;
         f->path = strdup(p->path);
-        if (!f->path) {
-                free(f);
+        f->into = copy(p->into);
+        if (!f->path || (p->into && !f->into)) {
+                unref_flight(f);
                 return -ENOMEM;
         }
         r->batch = (uint16_t)(r->batch + 1) % META_BATCHES;
@@ -359,13 +443,13 @@ static int add_flight(struct cached *c, struct refresh *r, const struct plan *p,
                 r->batch = 1; /* 0 is what no listing brought */
         x = &r->records[r->batch];
         free(x->path);
+        free(x->into);
         *x = (struct record){0};
         meta_batch_begin(c->meta, r->batch);
         ret_source->batch = r->batch;
         f->depth = p->depth;
         f->sent_ns = ret_source->sent_ns;
         f->epoch = ret_source->epoch;
-        f->refs = 1;
         list_add_tail(&r->flights, &f->of_all);
         *ret = f;
         return 0;
@@ -379,6 +463,7 @@ static void end_flight(struct refresh *r, const struct plan *p, struct flight *f
 
         if (result == 0 && p->depth > 0 && !x->path) {
                 *x = (struct record){.path = strdup(p->path),
+                                     .into = copy(p->into),
                                      .is_tree = p->is_tree,
                                      .count = count < UINT32_MAX ? (uint32_t)count : UINT32_MAX,
                                      .at_ns = now_ns,
@@ -395,11 +480,13 @@ static void end_flight(struct refresh *r, const struct plan *p, struct flight *f
 
 struct listing {
         struct file_list_sink head; /* first */
-        struct meta_listing into;
+        struct meta_listing to;
         struct refresh *r;
         struct flight *f;
+        const char *into;
+        size_t into_count; /* entries just below it */
         uint64_t ticked_ns;
-        bool has_base, is_base_listed;
+        bool has_base, is_base_listed, is_into_listed;
 };
 
 static int on_entry(struct file_list_sink *to, const char *path, const struct stat *st,
@@ -408,16 +495,18 @@ static int on_entry(struct file_list_sink *to, const char *path, const struct st
         struct listing *l = (struct listing *)(void *)to; /* its head */
 
         l->has_base |= path[0] == '\0';
-        return meta_listing_entry(&l->into, path, st, target);
+        l->into_count += l->into && levels_below(path, l->into) == 1;
+        return meta_listing_entry(&l->to, path, st, target);
 }
 
 static int on_listed(struct file_list_sink *to, const char *path)
 {
         struct listing *l = (struct listing *)(void *)to; /* its head */
         uint64_t now_ns = clock_mono_ns();
-        int r = meta_listing_dir(&l->into, path);
+        int r = meta_listing_dir(&l->to, path);
 
         l->is_base_listed |= path[0] == '\0';
+        l->is_into_listed |= l->into && strcmp(path, l->into) == 0;
         if (r == 0 && l->ticked_ns + TICK_NS <= now_ns) {
                 l->ticked_ns = now_ns;
                 mutex_lock(&l->r->lock);
@@ -434,23 +523,28 @@ static int list(struct cached *c, struct box *box, struct call *call, const stru
         struct file_listing what = {.path = p->path,
                                     .depth = p->depth,
                                     .entries_max = p->max,
-                                    .skip = p->is_tree ? dull_names : NULL};
-        struct listing l = {
-                .head = {.entry = on_entry, .listed = on_listed}, .r = c->refresh, .f = f};
-        int r = meta_listing_begin(c->meta, p->path, source, &l.into);
+                                    .skip = p->is_tree ? dull_names : NULL,
+                                    .into = p->into};
+        struct listing l = {.head = {.entry = on_entry, .listed = on_listed},
+                            .r = c->refresh,
+                            .f = f,
+                            .into = p->into};
+        int r = meta_listing_begin(c->meta, p->path, source, &l.to);
 
         if (r < 0)
                 return r;
         r = box_list(box, call, &what, &l.head);
-        if (r == 0 && !l.is_base_listed && p->max != 0 && !p->is_tree)
-                meta_listing_cut(&l.into);
+        if (r == 0 && !l.is_base_listed && p->max != 0 && (!p->is_tree || p->into))
+                meta_listing_cut(&l.to, "");
+        if (r == 0 && p->into && !l.is_into_listed && l.into_count >= p->max / 2)
+                meta_listing_cut(&l.to, p->into);
         if (l.has_base) {
                 mutex_lock(&c->refresh->lock);
                 c->refresh->names_base = true;
                 mutex_unlock(&c->refresh->lock);
         }
-        *ret_count = l.into.count;
-        meta_listing_done(&l.into);
+        *ret_count = l.to.count;
+        meta_listing_done(&l.to);
         return r > 0 ? -EIO : r;
 }
 
@@ -513,7 +607,7 @@ int refresh_ask(struct cached *c, struct call *call, const char *path, enum refr
                 result = add_flight(c, r, &p, &source, &f);
         mutex_unlock(&r->lock);
         if (result < 0) {
-                free(p.path);
+                plan_done(&p);
                 return result;
         }
         result = carry_out(c, call, &p, &source, f, &count);
@@ -524,7 +618,7 @@ int refresh_ask(struct cached *c, struct call *call, const char *path, enum refr
                 is_narrow || (want == REFRESH_NAMES && strcmp(p.path, path) == 0 && !p.is_tree);
         if (is_of_place(result) && !is_for_this)
                 result = 0; /* then it is asked for by itself */
-        free(p.path);
+        plan_done(&p);
         return result;
 }
 
@@ -558,8 +652,10 @@ void refresh_free(struct refresh *r)
         mutex_lock(&r->lock);
         free_ring(&r->asked);
         free_ring(&r->read);
-        for (unsigned i = 0; i < META_BATCHES; i++)
+        for (unsigned i = 0; i < META_BATCHES; i++) {
                 free(r->records[i].path);
+                free(r->records[i].into);
+        }
         mutex_unlock(&r->lock);
         cond_done(&r->news);
         mutex_done(&r->lock);

@@ -3,11 +3,12 @@
  * Asking the sandbox for what is not known, or no longer fresh: how much in one call, and never the
  * same thing twice at a time.
  *
- * How much:  one directory at its first touch. Its parent's whole tree when a second directory below
- *            it is asked for within 2 s, or when both are read, which is what a walk does. The tree
- *            of a directory that is read. What came with a tree is asked for anew with that tree. A
- *            tree that was large and hardly used, or took long, is not asked for again for a minute:
- *            then it is directories one at a time, and for one file in a large directory, that file.
+ * How much:  one directory at its first touch, and the tree of what was asked for in it. Its
+ *            parent's whole tree when a second directory below that is asked for within 2 s, or when
+ *            both are read, which is what a walk does. The tree of a directory that is read. What
+ *            came with a tree is asked for anew with that tree. A tree that was large and hardly
+ *            used, or took long, is not asked for again for a minute: then it is directories one at
+ *            a time, and for one file in a large directory, that file.
  * Bounds:    trees are cut off at REFRESH_TREE_MAX entries and REFRESH_DEPTH levels, and don't go
  *            into directories that are known to be large and dull; then these are asked for when
  *            they are touched.
@@ -22,6 +23,7 @@
 #include "fs/volume/cached.h"
 
 #define REFRESH_TREE_MAX 20000
+#define REFRESH_FIRST_MAX 3000 /* of a tree that nobody walks yet */
 #define REFRESH_DEPTH 8
 #define REFRESH_DIR_MAX 5000 /* for the sake of one name in it */
 

@@ -103,7 +103,8 @@ static int on_entry(void *ctx, const struct found *f)
                 r = buf_add_str(&l->last, f->path);
         }
         if (r == 0 && S_ISDIR(f->st.st_mode) && depth < l->what->depth && !f->is_closed &&
-            f->dev == l->dev && !is_skipped(l->what, name, strlen(name)))
+            f->dev == l->dev && !is_skipped(l->what, name, strlen(name)) &&
+            (depth > 1 || !l->what->into || strcmp(name, l->what->into) == 0))
                 r = buf_add(&l->dirs, f->path, strlen(f->path) + 1);
         return r;
 }
@@ -149,6 +150,30 @@ static int add_prune(struct buf *to, const struct file_listing *what, const char
         return r;
 }
 
+/* Of the directory's own directories only this one is entered. */
+static int add_into(struct buf *to, const struct file_listing *what, const char *root)
+{
+        _cleanup_(freep) char *into = NULL;
+        int r;
+
+        if (!what->into)
+                return 0;
+        if (asprintf(&into, "%s/%s", root, what->into) < 0)
+                return -ENOMEM;
+        r = buf_add_str(to, "\\( -type d -path ");
+        if (r == 0)
+                r = add_pattern(to, root, "/*");
+        if (r == 0)
+                r = buf_add_str(to, " ! -path ");
+        if (r == 0)
+                r = add_pattern(to, root, "/*/*");
+        if (r == 0)
+                r = buf_add_str(to, " ! -path ");
+        if (r == 0)
+                r = add_pattern(to, into, "");
+        return r == 0 ? buf_add_str(to, " -prune -o -true \\) ") : r;
+}
+
 static int add_find(struct buf *to, const struct file_listing *what, const char *root,
                     unsigned depth, bool is_second)
 {
@@ -158,6 +183,8 @@ static int add_find(struct buf *to, const struct file_listing *what, const char 
                 r = buf_addf(to, "-maxdepth %u -xdev -ignore_readdir_race ", depth);
         if (r == 0)
                 r = add_prune(to, what, root);
+        if (r == 0 && depth > 1)
+                r = add_into(to, what, root);
         if (r == 0 && is_second) {
                 r = buf_add_str(to, "-path ");
                 if (r == 0)
@@ -276,7 +303,7 @@ static int list_by_sftp(struct spot *s, struct call *c, const struct file_listin
                 .entry = on_sftp_entry, .listed = on_sftp_listed, .ctx = to};
         _cleanup_(freep) char *root = ssh_spot_path(s, what->path);
         const struct sftp_listing listing = {.root = root,
-                                             .depth = what->depth,
+                                             .depth = what->into ? 1 : what->depth,
                                              .entries_max = what->entries_max,
                                              .skip = what->skip,
                                              .wants_targets = true};

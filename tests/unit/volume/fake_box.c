@@ -136,6 +136,8 @@ static int list_entry_at(struct listing *l, int dir, const char *path, const cha
         r = l->to->entry(l->to, below, &st, text);
         if (r != 0 || !S_ISDIR(st.st_mode) || depth <= 1 || is_skipped(l->what, name))
                 return r;
+        if (l->what->into && depth == l->what->depth && strcmp(name, l->what->into) != 0)
+                return 0;
         fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
         return fd < 0 ? 0 : list_dir(l, fd, below, depth - 1); /* unreadable: only not listed */
 }
