@@ -2,6 +2,7 @@
 /*
  * Small files are fetched before they are asked for, in one call with the one that is:
  *
+ *      with the first one all of its tree that is as little as one small file may be;
  *      after two of a directory were opened, all of it, if that is little, after three also if it
  *      is more; the same of a tree, once files of two of its directories were opened;
  *      after two of a directory in the order it was listed in, the next ones: 4, 8, ... 512.
@@ -20,6 +21,8 @@
 
 #define DIRS 64 /* that are watched */
 #define ABOVE_MAX 8 /* directories above a file that count its opens */
+#define TINY_BYTES CONTENT_SMALL
+#define TINY_FILES 256
 #define FEW_OPENS 2
 #define FEW_BYTES ((uint64_t)2 * 1024 * 1024)
 #define TREE_OPENS 3
@@ -316,6 +319,31 @@ static bool fetch_tree(struct contents *s, struct content *x, const struct due_t
         return is_whole;
 }
 
+/* The largest tree around it that is hardly more than itself. */
+static bool fetch_tiny(struct contents *s, struct content *x, const uint64_t *above, size_t count)
+{
+        struct picks best = {0};
+        bool is_any;
+
+        for (size_t i = 0; i < count; i++) {
+                struct picks p = {
+                        .sink = {on_file}, .count_max = TINY_FILES, .bytes_max = TINY_BYTES};
+
+                cached_siblings(s->c, above[i], true, AGE_NS, &p.sink);
+                if (p.is_over) {
+                        picks_done(&p);
+                        break;
+                }
+                picks_done(&best);
+                best = p;
+        }
+        is_any = best.count > 1;
+        if (is_any)
+                fetch_picks(s, x, &best);
+        picks_done(&best);
+        return is_any;
+}
+
 /* How many files to fetch beside this one of the directory. */
 static unsigned next_window(struct prefetch *p, uint64_t dir, uint64_t epoch, const char *path)
 {
@@ -383,5 +411,6 @@ void prefetch_open(struct contents *s, struct content *x, uint64_t node)
         while (due_count > 0) /* the largest tree that isn't too large */
                 if (fetch_tree(s, x, &due[--due_count]))
                         return;
-        fetch_run(s, x, nearest, epoch);
+        if (!fetch_tiny(s, x, above, count))
+                fetch_run(s, x, nearest, epoch);
 }
