@@ -135,33 +135,37 @@ static int on_feed(struct shell_source *from, struct shell_pipe *pipe)
 
 /* ---- the script ---- */
 
+/* Each moved, and then told, by its absolute name: nothing else follows in the helper's shell. */
 static int add_names(struct buf *to, const struct window *w)
 {
-        int r = quote_addf(to, "[ \"$v\" = ns ] && cd %s || exit 0\n", w->spot->paths->work);
+        int r = 0;
 
         for (size_t i = 0; r == 0 && i < w->count; i++) {
-                r = quote_addf(to, "mv -fT -- %s ./%s 2>/dev/null && printf 1 || printf 0\n",
-                               w->items[i].temp, w->items[i].x->path);
+                r = quote_addf(to, "mv -fT -- %s %s 2>/dev/null && printf 1 || printf 0\n",
+                               w->items[i].temp, w->items[i].path);
         }
         if (r == 0)
                 r = buf_add_str(to, "printf '\\n'\nfind");
         for (size_t i = 0; r == 0 && i < w->count; i++)
-                r = quote_addf(to, " ./%s", w->items[i].x->path);
+                r = quote_addf(to, " %s", w->items[i].path);
         return r == 0 ? buf_addf(to, " -maxdepth 0 %s 2>/dev/null\n", find_print_given) : r;
 }
 
-/* First a line with what tar it was. */
+/* First a line: what tar it was, or that it failed and left nothing. */
 static int add_script(struct buf *to, const struct bulk *b)
 {
-        const char *dir = b->w->spot->paths->dir;
-        int r = quote_addf(to, "if [ $r != 0 ]; then cd %s && ", dir);
+        int r = quote_addf(to, "if [ $r != 0 ]; then rm -f %s/", b->w->spot->paths->dir);
 
         if (r == 0)
-                r = buf_addf(to,
-                             "rm -f ./" TEMP_NAME "%.*s*; exit 1; fi\n"
-                             "printf '%%s\\n' \"$v\"\n",
-                             (int)ID_HEAD, b->w->bulk_id);
-        return r == 0 && b->is_few ? add_names(to, b->w) : r;
+                r = buf_addf(to, TEMP_NAME "%.*s*; echo failed\nelse\necho \"$v\"\n", (int)ID_HEAD,
+                             b->w->bulk_id);
+        if (r == 0 && b->is_few)
+                r = buf_add_str(to, "if [ \"$v\" = ns ]; then\n");
+        if (r == 0 && b->is_few)
+                r = add_names(to, b->w);
+        if (r == 0 && b->is_few)
+                r = buf_add_str(to, "fi\n");
+        return r == 0 ? buf_add_str(to, "fi\n") : r;
 }
 
 static int on_answer(struct shell_sink *to, const void *data, size_t size)
@@ -185,7 +189,7 @@ static int on_found(void *ctx, const struct found *f)
                 struct window_item *i = &t->w->items[t->next++];
                 struct change *x = i->x;
 
-                if (strncmp(f->path, "./", 2) != 0 || strcmp(f->path + 2, x->path) != 0)
+                if (strcmp(f->path, i->path) != 0)
                         continue;
                 x->has_st = i->is_moved && is_as_stored(x, &f->st);
                 if (x->has_st)
@@ -220,6 +224,8 @@ static void take_answer(struct bulk *b)
         size_t n = strcspn(text, "\n");
 
         b->has_ns = n == 2 && memcmp(text, "ns", 2) == 0;
+        if (!b->has_ns && !(n == 1 && text[0] == 's'))
+                return; /* it failed */
         for (size_t i = 0; i < b->w->count; i++) {
                 struct window_item *at = &b->w->items[i];
 
@@ -235,15 +241,14 @@ static void take_answer(struct bulk *b)
 /* Nothing was done, or undone: SFTP may try. Else it isn't known what was. */
 static bool may_try_again(const struct bulk *b, int r)
 {
-        return r == 0 || b->has_failed || r == -EAGAIN || r == -EOPNOTSUPP || r == -EMFILE ||
-               r == -ENOMEM;
+        return b->has_failed || r == -EAGAIN || r == -EOPNOTSUPP || r == -EMFILE || r == -ENOMEM;
 }
 
 static int run(struct bulk *b)
 {
         struct window *w = b->w;
         _cleanup_(buf_done) struct buf taker = BUF_INIT(SCRIPT_MAX), script = BUF_INIT(SCRIPT_MAX);
-        int code = 0, r;
+        int r;
 
         r = quote_addf(&taker, "[ \"$v\" ] && cd %s && exec tar -xpof - 2>/dev/null",
                        w->spot->paths->dir);
@@ -251,14 +256,13 @@ static int run(struct bulk *b)
                 r = add_script(&script, b);
         if (r == 0)
                 r = shell_run_stream(w->spot->box->host, w->call, buf_str(&taker), buf_str(&script),
-                                     &b->source, &b->sink, &code);
-        if (r == 0 && code == 0) {
+                                     &b->source, &b->sink);
+        if (r == 0)
                 take_answer(b);
-                return 0;
-        }
-        if (!may_try_again(b, r))
+        else if (!may_try_again(b, r))
                 return r;
-        w->call->sentence[0] = '\0';
+        else
+                w->call->sentence[0] = '\0';
         return 0;
 }
 

@@ -9,9 +9,11 @@
  * "\nT CODE\n"; stderr ends with the other. A compound command is read whole before any of it runs:
  * one that a dying connection cut off does nothing.
  *
- * A helper for streams is a loop instead, which reads "SIZE\n" and a script of that many bytes, by
- * dd, so that it takes not one byte more: a shell would read ahead. The stream is pieces, each
- * "SIZE\n" and its bytes, up to "0\n"; then "ok\n" says that it was whole.
+ * A helper for streams is a loop instead, which takes not one byte more than it should, where a
+ * shell that reads scripts reads ahead: "l LINES\n" or "d BYTES\n" and a script, which the shell
+ * itself reads byte by byte, or dd where it is long. A short stream follows as it is: its size is in
+ * the script. A long one comes in pieces, each "SIZE\n" and its bytes, up to "0\n"; then "ok\n" says
+ * that it was whole.
  *
  * A helper is idle, busy for one caller, or dead. Only its caller, or who takes a dead one off the
  * list, closes its stream; while busy, what its run holds is the stream's thread's alone, until
@@ -268,12 +270,18 @@ static void on_end(void *ctx, const struct stream_end *end)
  */
 static const char stream_loop[] =
         "exec sh -c '"
+        "LC_ALL=C; export LC_ALL; "
         "[ \"$(printf abc | dd bs=2 count=1 iflag=fullblock 2>/dev/null)\" = ab ] || exit 1; "
-        "take() { while read -r n && [ \"$n\" -gt 0 ]; do "
-        "dd bs=\"$n\" count=1 iflag=fullblock 2>/dev/null; done; }; "
+        "some() { dd bs=\"$1\" count=1 iflag=fullblock 2>/dev/null; }; "
+        "take() { while read -r n && [ \"$n\" -gt 0 ]; do some \"$n\"; done; }; "
         "case $(tar --version 2>&1 </dev/null) in *\"GNU tar\"*|bsdtar*) v=ns;; *busybox*) v=s;; "
         "*) v=;; esac; "
-        "while read -r n; do s=$(dd bs=\"$n\" count=1 iflag=fullblock 2>/dev/null) || exit; "
+        "e=$(printf \"\\nx\"); e=${e%x}; "
+        "while read -r k n; do "
+        "case $k in "
+        "l) s=; while [ $n -gt 0 ]; do IFS= read -r l || exit; s=\"$s$l$e\"; n=$((n - 1)); done;; "
+        "d) s=$(some \"$n\");; "
+        "*) exit;; esac; "
         "eval \"$s\"; done'";
 
 static const char *const commands[HELPER_KINDS] = {
@@ -579,9 +587,16 @@ int shell_run_buf(struct ssh_host *h, struct call *c, const char *script, struct
 
 /* ---- streams ---- */
 
+#define SHORT_STREAM ((size_t)512 * 1024) /* goes in one piece, and is held until it is known */
+#define SHORT_SCRIPT ((size_t)2048) /* that the shell itself reads */
+
 struct shell_pipe {
         struct helper *helper;
+        struct run *run;
         struct call *call;
+        const char *taker, *script;
+        struct buf first; /* of the stream, while it may be a short one */
+        bool is_long; /* its script was sent */
         int error;
 };
 
@@ -626,88 +641,149 @@ static int wait_room(struct shell_pipe *pipe)
         return r;
 }
 
-int shell_pipe_send(struct shell_pipe *pipe, const void *data, size_t size)
+/* What is read first: how much, then that. */
+static int add_counted(struct buf *to, const struct buf *text)
+{
+        size_t lines = 0;
+        int r;
+
+        for (size_t i = 0; i < text->size; i++)
+                lines += text->data[i] == '\n';
+        r = text->size <= SHORT_SCRIPT ? buf_addf(to, "l %zu\n", lines)
+                                       : buf_addf(to, "d %zu\n", text->size);
+        return r == 0 ? buf_add(to, text->data, text->size) : r;
+}
+
+/* `reader` writes the stream, in the shell there; `end` then sees to its end. */
+static int compose_stream(const struct shell_pipe *pipe, const char *reader, const char *end,
+                          struct buf *to)
+{
+        _cleanup_(buf_wipe) struct buf text = BUF_INIT(SCRIPT_MAX);
+        const char *token = pipe->run->token;
+        int r = buf_addf(&text, "{ printf '%%s\\n' %s\n%s | { %s; }; r=$?%s\n{\n%s\n} </dev/null\n",
+                         token, reader, pipe->taker, end, pipe->script);
+
+        if (r == 0)
+                r = buf_addf(&text, "printf '\\n%s 0\\n'; printf '\\n%s\\n' >&2; }\n", token,
+                             token);
+        return r == 0 ? add_counted(to, &text) : r;
+}
+
+static int send_script(struct shell_pipe *pipe, const char *reader, const char *end)
+{
+        _cleanup_(buf_wipe) struct buf text = BUF_INIT(SCRIPT_MAX);
+        int r = compose_stream(pipe, reader, end, &text);
+
+        return r == 0 ? stream_send(pipe->helper->stream, text.data, text.size) : r;
+}
+
+static int send_piece(struct shell_pipe *pipe, const void *data, size_t size)
 {
         char head[32];
-        int n = snprintf(head, sizeof(head), "%zu\n", size);
+        int n = snprintf(head, sizeof(head), "%zu\n", size), r = wait_room(pipe);
 
+        if (r == 0)
+                r = stream_send(pipe->helper->stream, head, (size_t)n);
+        return r == 0 ? stream_send(pipe->helper->stream, data, size) : r;
+}
+
+static int go_long(struct shell_pipe *pipe)
+{
+        int r = send_script(pipe, "take", "; read -r k; [ \"$k\" = ok ] || r=255");
+
+        pipe->is_long = r == 0;
+        if (r == 0 && pipe->first.size > 0)
+                r = send_piece(pipe, pipe->first.data, pipe->first.size);
+        buf_done(&pipe->first);
+        return r;
+}
+
+int shell_pipe_send(struct shell_pipe *pipe, const void *data, size_t size)
+{
+        if (pipe->error < 0 || size == 0)
+                return pipe->error;
+        if (!pipe->is_long && pipe->first.size + size <= SHORT_STREAM) {
+                pipe->error = buf_add(&pipe->first, data, size);
+                return pipe->error;
+        }
+        if (!pipe->is_long)
+                pipe->error = go_long(pipe);
         if (pipe->error == 0)
-                pipe->error = wait_room(pipe);
-        if (pipe->error == 0 && size > 0)
-                pipe->error = stream_send(pipe->helper->stream, head, (size_t)n);
-        if (pipe->error == 0 && size > 0)
-                pipe->error = stream_send(pipe->helper->stream, data, size);
+                pipe->error = send_piece(pipe, data, size);
         return pipe->error;
 }
 
-static int compose_stream(const struct run *run, const char *taker, const char *script,
-                          struct buf *to)
+static int send_short(struct shell_pipe *pipe)
 {
-        _cleanup_(buf_done) struct buf text = BUF_INIT(SCRIPT_MAX);
-        int r = buf_addf(&text,
-                         "{ printf '%%s\\n' %s; ( LC_ALL=C; export LC_ALL\ntake | {\n%s\n}; r=$?; "
-                         "read -r e; [ \"$e\" = ok ] || r=255\n{\n%s\n} </dev/null\n); "
-                         "printf '\\n%s %%s\\n' $?; printf '\\n%s\\n' >&2; }\n",
-                         run->token, taker, script, run->token, run->token);
+        char reader[32];
+        int r;
 
-        if (r == 0)
-                r = buf_addf(to, "%zu\n", text.size);
-        return r == 0 ? buf_add(to, text.data, text.size) : r;
+        (void)snprintf(reader, sizeof(reader), "some %zu", pipe->first.size);
+        r = send_script(pipe, reader, "");
+        return r == 0 ? stream_send(pipe->helper->stream, buf_str(&pipe->first), pipe->first.size)
+                      : r;
 }
 
-/* Whatever `from` says, the script is told and ends: the helper stays usable. */
-static int feed(struct shell_pipe *pipe, struct shell_source *from)
+/*
+ * Whatever `from` says, a script that was sent is told and ends: the helper stays usable. Positive:
+ * nothing was sent.
+ */
+static int feed(struct shell_pipe *pipe, struct shell_source *from, int *ret_fed)
 {
         struct stream *stream = pipe->helper->stream;
-        int r = from->feed(from, pipe), sent;
+        bool is_whole;
 
+        *ret_fed = from->feed(from, pipe);
+        is_whole = *ret_fed == 0 && pipe->error == 0 && (pipe->is_long || pipe->first.size > 0);
+        if (!pipe->is_long)
+                return is_whole ? send_short(pipe) : 1;
         if (pipe->error < 0)
                 return pipe->error;
-        sent = r == 0 ? stream_send(stream, "0\nok\n", 5) : stream_send(stream, "0\nno\n", 5);
-        return sent < 0 ? sent : r;
+        return is_whole ? stream_send(stream, "0\nok\n", 5) : stream_send(stream, "0\nno\n", 5);
 }
 
-static int stream_on(struct helper *p, struct run *run, struct call *c, const struct buf *text,
-                     struct shell_source *from)
+static int stream_on(struct shell_pipe *pipe, struct shell_source *from)
 {
-        struct shell_pipe pipe = {.helper = p, .call = c};
+        struct helper *p = pipe->helper;
+        struct run *run = pipe->run;
         struct shell *s = p->shell;
-        int fed, r;
+        int fed, sent, r;
 
         p->heard_ns = 0;
-        r = stream_send(p->stream, text->data, text->size);
-        fed = r == 0 ? feed(&pipe, from) : r;
-        if (pipe.error == -EINTR || pipe.error == -ETIMEDOUT)
-                r = pipe.error;
-        else if (r == 0 || r == -EPIPE) /* its end says why */
-                r = wait_done(p, run, c);
+        sent = r = feed(pipe, from, &fed);
+        if (r == -EPIPE && !pipe->is_long)
+                r = sent = -EAGAIN; /* it was dead before */
+        if (sent <= 0 && (r == 0 || r == -EPIPE)) /* its end says why */
+                r = wait_done(p, run, pipe->call);
         if (r == 0 && run->error < 0)
                 r = run->error;
         mutex_lock(&s->lock);
         if (r == -EOPNOTSUPP)
                 s->no_streams_ns = UINT64_MAX;
         mutex_unlock(&s->lock);
-        let_go(p, r == 0 && pipe.error == 0 && run->phase == AFTER && run->has_err_end);
+        let_go(p, sent > 0 || (r == 0 && sent == 0 && run->phase == AFTER && run->has_err_end));
+        buf_done(&pipe->first);
+        if (sent > 0)
+                return fed < 0 ? fed : pipe->error < 0 ? pipe->error : -EINVAL;
         return r < 0 ? r : fed;
 }
 
 int shell_run_stream(struct ssh_host *h, struct call *c, const char *taker, const char *script,
-                     struct shell_source *from, struct shell_sink *to, int *ret_code)
+                     struct shell_source *from, struct shell_sink *to)
 {
-        _cleanup_(buf_wipe) struct buf text = BUF_INIT(SCRIPT_MAX);
         struct run run = {
                 .to = to, .hold = BUF_INIT((size_t)2 << 20), .err = BUF_INIT(2 * ERR_MAX)};
-        struct helper *p = NULL;
+        struct shell_pipe pipe = {.run = &run,
+                                  .call = c,
+                                  .taker = taker,
+                                  .script = script,
+                                  .first = BUF_INIT(SHORT_STREAM)};
         int r = script_token(run.token);
 
         if (r == 0)
-                r = compose_stream(&run, taker, script, &text);
-        if (r == 0)
-                r = take(h->shell, c, HELPER_STREAMS, &run, &p);
-        if (r == 0 && p)
-                r = stream_on(p, &run, c, &text, from);
-        if (r == 0)
-                *ret_code = run.code;
+                r = take(h->shell, c, HELPER_STREAMS, &run, &pipe.helper);
+        if (r == 0 && pipe.helper)
+                r = stream_on(&pipe, from);
         buf_done(&run.hold);
         buf_done(&run.err);
         return r;

@@ -67,12 +67,13 @@ struct shell_source {
  * Run a script whose first command reads a stream of ours, on a helper that is kept for such: one
  * round trip, and none more for what is sent.
  *
- * Shape:   `taker` is that command, by its input; where it ends early, the rest is read and dropped.
- *          Then `script` runs: $r is 0 when the taker succeeded and the stream was whole; $v says
- *          what tar is there: "ns" with nanoseconds, "s" seconds, "" none. Both as with shell_run.
+ * Shape:   `taker` is that command, by its input, in a subshell; where it ends early, the rest is
+ *          read and dropped. Then `script` runs in the helper's own shell: no exit, no cd, no
+ *          variables but r. $r is 0 when the taker succeeded and the stream was whole; $v says what
+ *          tar is there: "ns" with nanoseconds, "s" seconds, "" none. A stream has one byte at least.
  * Units:   c->deadline_ns moves on also while the stream does.
- * Returns: as shell_run; or what from->feed returned, and the script has run with $r not 0.
- * Errors:  also, and then nothing was sent: -EAGAIN all are busy; -EOPNOTSUPP the host can't.
+ * Returns: 0 when it ran; or what from->feed returned: if the script has run, then with $r not 0.
+ * Errors:  as shell_run; -EAGAIN all are busy, -EOPNOTSUPP the host can't: nothing was sent.
  */
 int shell_run_stream(struct ssh_host *h, struct call *c, const char *taker, const char *script,
-                     struct shell_source *from, struct shell_sink *to, int *ret_code);
+                     struct shell_source *from, struct shell_sink *to);
