@@ -240,6 +240,8 @@ void content_after_removal(struct cached *c, struct content *x, bool is_removed,
  */
 int content_before_rename(struct cached *c, struct vol_op *op, struct content *x, bool is_whole);
 void content_after_rename(struct cached *c, struct content *x);
+/* In between: it has one more name now, so no other file may take its place. */
+void content_linked(struct content *x);
 
 /*
  * setattr of a regular file: 1 when it was done (*ret is for cached_fill; as shown if the file was

@@ -660,6 +660,18 @@ static void fill_set(struct change *to, const char *path, unsigned what, const s
                 to->what |= FILE_SET_MTIME;
 }
 
+/* Whether these were told of a file that has taken the place of x's; else they are completed. */
+static bool is_of_another(struct cached *c, struct content *x, struct stat *st)
+{
+        struct known k;
+
+        if (!cached_last_known(c, x, &k))
+                return false;
+        if (st->st_ino == 0)
+                st->st_ino = k.sandbox_ino; /* it stays the same file */
+        return k.sandbox_ino != 0 && st->st_ino != k.sandbox_ino;
+}
+
 /* In the sandbox, whose bytes stay the ones that are here. */
 static int set_there(struct cached *c, struct vol_op *op, struct content *x, unsigned what,
                      const struct stat *to)
@@ -667,8 +679,8 @@ static int set_there(struct cached *c, struct vol_op *op, struct content *x, uns
         uint64_t sent_ns = clock_mono_ns(), epoch = volume_epoch(&c->v);
         _cleanup_(freep) char *path = NULL;
         struct change change;
-        struct known known;
         struct box *box;
+        bool is_quiet, is_news;
         int r = cached_content_path(c, x, &path);
 
         if (r < 0)
@@ -686,21 +698,17 @@ static int set_there(struct cached *c, struct vol_op *op, struct content *x, uns
                         cached_untold(c, x);
                 return r;
         }
-        if (!change.has_st) {
+        if (!change.has_st || is_of_another(c, x, &change.st)) {
                 cached_untold(c, x); /* asked for when needed; the bytes then, too */
                 return 0;
         }
-        if (change.st.st_ino == 0 && cached_last_known(c, x, &known))
-                change.st.st_ino = known.sandbox_ino; /* it stays the same file */
         cached_told(c, x, &change.st, sent_ns, epoch, true);
+        is_quiet = contents_is_quiet(c->contents);
         content_lock(x);
-        if (x->kind == CONTENT_CLEAN && x->parts.size == (uint64_t)change.st.st_size) {
-                x->own_ns = clock_mono_ns();
-                x->version = change.st;
-                x->shown = change.st;
-                x->own_ctim = (struct timespec){0};
-        }
+        is_news = content_own_attrs(x, &change, is_quiet);
         content_unlock(x);
+        if (is_news)
+                content_tell_kernel(x);
         return 0;
 }
 

@@ -241,6 +241,8 @@ static int link_paths(struct cached *c, struct vol_op *op, const char *path, con
                 return r;
         }
         r = cached_apply(c, op, &change, source);
+        if (r == 0 && x)
+                content_linked(x);
         if (r == 0 && change.has_st)
                 r = meta_linked(c->meta, path, new_path, source, &change.st, clock_mono_ns());
         else if (r == 0)
@@ -351,7 +353,7 @@ static void pass_content(struct cached *c, const struct removal *rm, const char 
         meta_pass_content(c->meta, (struct content_head *)(void *)rm->x, other);
         content_version(rm->x, &st);
         st.st_ino = rm->sandbox_ino;
-        st.st_nlink = rm->last.st_nlink - 1;
+        st.st_nlink = rm->last.st_nlink; /* how many are left is asked for */
         meta_set(c->meta, other, &source, &st, false, clock_mono_ns());
 }
 

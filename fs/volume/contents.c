@@ -439,6 +439,8 @@ static void learn(struct content *x, const struct known *k, bool is_quiet)
                 x->shown.st_ctim = k->st.st_ctim;
                 if (k->st.st_nlink != 0)
                         x->is_in_place = k->st.st_nlink > 1;
+        } else if (k->st.st_nlink > 1) {
+                x->is_in_place = true;
         }
         if (!was_exact && is_quiet && is_known(&x->version.st_ctim))
                 x->is_settled = is_settled_now(&x->version);
@@ -472,6 +474,13 @@ bool content_is_outdated(const struct content *x, uint64_t sent_ns)
         return sent_ns < x->own_ns;
 }
 
+static void take_other_version(struct content *x, const struct stat *st) REQUIRES(x->lock)
+{
+        x->is_remote_lost = true; /* it may be of a file that was at this name before */
+        content_forget_bytes(x);
+        take_version(x, st);
+}
+
 bool content_adopt(struct content *x, const struct known *k, bool is_quiet)
 {
         bool is_same = same_version(&x->version, &k->st);
@@ -484,18 +493,18 @@ bool content_adopt(struct content *x, const struct known *k, bool is_quiet)
                 x->checked_epoch = k->epoch;
         if (x->kind == CONTENT_WHOLE) {
                 x->version = k->st;
+                x->is_in_place |= k->st.st_nlink > 1;
                 return false;
         }
         if (is_same && !is_doubtful(x, k, is_quiet)) {
                 learn(x, k, is_quiet);
                 return false;
         }
-        x->is_remote_lost = true; /* it may be of a file that was at this name before */
         if (x->kind == CONTENT_CLEAN) {
-                content_forget_bytes(x);
-                take_version(x, &k->st);
+                take_other_version(x, &k->st);
                 return atomic_load(&x->handles) > 0;
         }
+        x->is_remote_lost = true;
         content_forget_bytes(x);
         x->version = k->st;
         /* The list on disk must lead to the same parts. */
@@ -514,6 +523,38 @@ void content_own_version(struct content *x, const struct stat *st)
         x->own_ctim = x->shown.st_ctim;
         x->version = *st;
         content_note_data(x, x->own_ns, volume_epoch(&x->s->c->v));
+}
+
+/* Nothing but what we have set is different. */
+static bool is_only_set(const struct content *x, const struct change *change, bool is_quiet)
+{
+        const struct stat *st = &change->st;
+
+        if (x->parts.size != (uint64_t)st->st_size)
+                return false;
+        if ((change->what & FILE_SET_MTIME) == 0)
+                return same_time(&x->version.st_mtim, &st->st_mtim);
+        return x->present.count == 0 || (is_quiet && x->checked_epoch == volume_epoch(&x->s->c->v));
+}
+
+bool content_own_attrs(struct content *x, const struct change *change, bool is_quiet)
+{
+        struct timespec ours = change->what & FILE_SET_MTIME ? change->mtime : x->shown.st_mtim;
+        bool is_news = false;
+
+        if (x->kind != CONTENT_CLEAN || x->is_removed || x->is_uploading)
+                return false;
+        if (is_only_set(x, change, is_quiet)) {
+                x->version = x->shown = change->st;
+                x->own_ctim = (struct timespec){0};
+        } else {
+                take_other_version(x, &change->st);
+                is_news = atomic_load(&x->handles) > 0;
+        }
+        x->own_ns = clock_mono_ns();
+        if (change->st.st_mtim.tv_nsec == 0 && same_time(&ours, &change->st.st_mtim))
+                x->shown.st_mtim = ours; /* which the service has rounded */
+        return is_news;
 }
 
 /* ---- the kernel ---- */
@@ -728,6 +769,13 @@ void content_after_rename(struct cached *c, struct content *x)
                           errno_name(r));
         content_lock(x);
         let_go(x);
+        content_unlock(x);
+}
+
+void content_linked(struct content *x)
+{
+        content_lock(x);
+        x->is_in_place = true;
         content_unlock(x);
 }
 

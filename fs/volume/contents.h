@@ -189,6 +189,12 @@ void content_tell_kernel(struct content *x) EXCLUDES(x->lock);
 bool content_is_replaced(struct content *x, const struct stat *st) REQUIRES(x->lock);
 /* The file is this version's from now on, by our own doing. */
 void content_own_version(struct content *x, const struct stat *st) REQUIRES(x->lock);
+/*
+ * We have set attributes, and `change` tells what the file is now. Where another change may hide
+ * behind ours it is taken for another version; true as content_adopt.
+ */
+bool content_own_attrs(struct content *x, const struct change *change, bool is_quiet)
+        REQUIRES(x->lock);
 /* Forget bytes that the sandbox has. */
 void content_forget_bytes(struct content *x) REQUIRES(x->lock);
 void content_replace_blob(struct content *x, struct blob *blob) REQUIRES(x->lock); /* takes it */

@@ -45,9 +45,10 @@ static bool fill_fact(struct meta *m, uint32_t slot, struct meta_fact *ret) REQU
                         ret->k.st.st_ino = tree_made_up_ino(m, e);
                 ret->k.sandbox_ino = e->server_ino;
         }
-        if (!S_ISDIR(e->mode) && e->nlink > 1 && e->sent_ns < m->links_ns &&
-            e->set_ns < m->links_ns)
-                return false;
+        if (!S_ISDIR(e->mode) && e->nlink > 1 &&
+            ((e->sent_ns < m->links_ns && e->set_ns < m->links_ns) ||
+             (e->sent_ns == 0 && e->server_ino != 0)))
+                return false; /* of a pinned one the number of names can be told */
         return e->sent_ns != 0 || ret->is_pinned;
 }
 

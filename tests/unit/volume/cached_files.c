@@ -552,6 +552,41 @@ static void fallocate_extends_and_punches(void)
         world_done(&w);
 }
 
+static void change_behind_our_own_is_seen(void)
+{
+        const struct timespec before[2] = {{.tv_sec = 1000000}, {.tv_sec = 1000000}};
+        const struct timespec after[2] = {{.tv_sec = 2000000}, {.tv_sec = 2000000}};
+        struct stat to = {.st_mode = 0600, .st_mtim = {.tv_sec = 3000000}};
+        struct world w = {0};
+        struct vol_entry e;
+        struct asking a;
+        uint64_t node;
+
+        if (!world_init(&w))
+                return;
+        real_put(&w, "f", "old", 3);
+        CHECK_EQ(utimensat(w.box.dir, "f", before, 0), 0);
+        CHECK_STR(get(&w, "f"), "old");
+        node = node_of(&w, "f");
+        /* Just after it was looked at it is written inside, and we set its mode ... */
+        real_put(&w, "f", "new", 3);
+        CHECK_EQ(utimensat(w.box.dir, "f", after, 0), 0);
+        CHECK_EQ(w.ops->setattr(w.v, ask(&a, true), node, NULL, VOL_SET_MODE, &to, &e), 0);
+        CHECK_STR(get(&w, "f"), "new");
+        /* ... or its time, which tells less. */
+        real_put(&w, "f", "now", 3);
+        CHECK_EQ(w.ops->setattr(w.v, ask(&a, true), node, NULL, VOL_SET_MTIME, &to, &e), 0);
+        CHECK_EQ(e.st.st_mtim.tv_sec, 3000000);
+        CHECK_STR(get(&w, "f"), "now");
+        /* Where nothing inside can have done it, nothing is fetched again. */
+        atomic_store(&w.is_quiet, true);
+        fake_box_zero(&w.box);
+        CHECK_EQ(w.ops->setattr(w.v, ask(&a, true), node, NULL, VOL_SET_MTIME, &to, &e), 0);
+        CHECK_STR(get(&w, "f"), "now");
+        CHECK_EQ(atomic_load(&w.box.calls[FAKE_FETCH]) + atomic_load(&w.box.calls[FAKE_READ]), 0);
+        world_done(&w);
+}
+
 /* ---- names ---- */
 
 static void removed_file_goes_on(void)
@@ -625,6 +660,8 @@ static void other_name_goes_on_with_what_was_changed(void)
         node = node_of(&w, "one");
         CHECK_EQ(w.ops->link(w.v, ask(&a, true), node, VOLUME_ROOT, "two", &e), 0);
         CHECK_EQ(e.node, node);
+        CHECK_EQ(write_file(&w, f, "!", 1, 0),
+                 1); /* not sent yet: it stays one file all the same */
         g = open_at(&w, "one", O_WRONLY | O_TRUNC);
         CHECK_EQ(close_file(&w, g), 0);
         CHECK_STR(real_get(&w, "two"), "");
@@ -1019,6 +1056,7 @@ int main(void)
         RUN(open_handle_sees_the_file_that_replaced_it);
         RUN(large_holes_are_not_sent);
         RUN(fallocate_extends_and_punches);
+        RUN(change_behind_our_own_is_seen);
         RUN(removed_file_goes_on);
         RUN(dirty_file_is_sent_to_its_new_name);
         RUN(other_name_goes_on_with_what_was_changed);
