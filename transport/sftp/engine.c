@@ -37,6 +37,7 @@ static void lose_locked(struct sftp *s, struct sftp_op *op) REQUIRES(s->lock)
 static void give_to_first_locked(struct sftp *s) REQUIRES(s->lock)
 {
         struct sftp_queue *q = container_of(s->ended.next, struct sftp_op, link)->queue;
+        bool has_failed = false;
 
         mutex_lock(&q->lock);
         list_for_each_safe (at, tmp, &s->ended) {
@@ -47,8 +48,10 @@ static void give_to_first_locked(struct sftp *s) REQUIRES(s->lock)
                 list_remove(&op->link);
                 list_remove(&op->in_queue);
                 list_add_tail(&q->ended, &op->in_queue);
+                has_failed |= op->error < 0;
         }
-        cond_signal(&q->changed); /* before it can be destroyed */
+        if (!q->wants_all || has_failed || list_is_empty(&q->pending))
+                cond_signal(&q->changed); /* before it can be destroyed */
         mutex_unlock(&q->lock);
 }
 

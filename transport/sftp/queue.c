@@ -26,6 +26,7 @@ void sftp_queue_init(struct sftp_queue *q)
         cond_init(&q->changed);
         list_init(&q->pending);
         list_init(&q->ended);
+        q->wants_all = false;
 }
 
 static struct sftp_op *first(struct list *l)
@@ -241,6 +242,7 @@ int sftp_run(struct sftp *s, struct call *c, struct sftp_op *ops, size_t count)
         int r;
 
         sftp_queue_init(&q);
+        q.wants_all = true;
         sftp_submit(s, &q, ops, count);
         do
                 r = sftp_next(&q, c, &op);

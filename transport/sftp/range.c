@@ -90,18 +90,21 @@ static void aim(struct job *j, struct sftp_op *op, enum sftp_type type)
         j->pending[op->step]++;
 }
 
-/* Those that are ready, to the connection that each was aimed at. */
-static void submit(struct job *j, struct sftp_op **ready, size_t count)
+/* Those that are ready, to the connection that each was aimed at; `last` to the first one. */
+static void submit(struct job *j, struct sftp_op **ready, size_t count, struct sftp_op *last)
 {
         for (unsigned i = 0; i < j->file_count; i++) {
-                struct sftp_op *some[FILES_MAX * FILE_PIECES];
+                struct sftp_op *some[FILES_MAX * FILE_PIECES + 1];
                 size_t n = 0;
 
                 for (size_t k = 0; k < count; k++) {
                         if (ready[k]->step == i)
                                 some[n++] = ready[k];
                 }
-                sftp_submit_each(j->files[i].s, &j->q, some, n);
+                if (i == 0 && last)
+                        some[n++] = last;
+                if (n > 0)
+                        sftp_submit_each(j->files[i].s, &j->q, some, n);
         }
 }
 
@@ -134,24 +137,24 @@ static bool take_read(struct job *j, struct sftp_op *op)
         return true;
 }
 
-static void submit_stat(struct job *j)
+static struct sftp_op *make_stat(struct job *j)
 {
         j->stat =
                 (struct sftp_op){.type = SFTP_FSTAT, .is_bulk = true, .handle = j->files[0].handle};
         j->stat_is_sent = true;
         j->stat_is_early = false;
-        sftp_submit(j->files[0].s, &j->q, &j->stat, 1);
+        return &j->stat;
 }
 
 /* Pieces, and behind the last of them, where that is the order of the answers, FSTAT. */
 static void submit_reads(struct job *j, struct sftp_op **ready, size_t count)
 {
+        bool goes_last = j->wants_stat && !j->stat_is_sent && j->next >= j->size &&
+                         j->file_count == 1 && sftp_is_ordered(j->files[0].s);
+
         if (count > 0 && j->stat_is_sent)
                 j->stat_is_early = true;
-        submit(j, ready, count);
-        if (j->wants_stat && !j->stat_is_sent && j->next >= j->size && j->file_count == 1 &&
-            sftp_is_ordered(j->files[0].s))
-                submit_stat(j);
+        submit(j, ready, count, goes_last ? make_stat(j) : NULL);
 }
 
 /* Wait for the answers that are there and send what they make room for. */
@@ -186,11 +189,12 @@ static int read_all(struct job *j)
                 aim_read(j, &j->ops[n]);
                 ready[n] = &j->ops[n];
         }
+        j->q.wants_all = j->next >= j->size; /* no answer makes room for more */
         submit_reads(j, ready, n);
         do {
                 r = read_some(j);
                 if (r == -ENOENT && j->wants_stat && (!j->stat_is_sent || j->stat_is_early)) {
-                        submit_stat(j);
+                        submit(j, NULL, 0, make_stat(j));
                         r = 0;
                 }
         } while (r == 0);
@@ -240,7 +244,7 @@ static int write_more(struct job *j, struct sftp_op **ready, size_t count)
                 r = aim_write(j, ready[n++]);
         if (r < 0)
                 return call_fail_errno(j->call, r, "read what is to be written");
-        submit(j, ready, n);
+        submit(j, ready, n, NULL);
         return 0;
 }
 

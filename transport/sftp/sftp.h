@@ -193,6 +193,7 @@ struct sftp_queue {
         struct cond changed;
         struct list pending; /* guarded by lock */
         struct list ended; /* guarded by lock */
+        bool wants_all; /* is woken when nothing is pending, or something failed. Fixed */
 };
 
 void sftp_queue_init(struct sftp_queue *q);
