@@ -13,6 +13,7 @@
 #include "transport/base/random.h"
 
 #define NOTHING_YET 1
+#define TRIES_MAX 8 /* of content for which there may be room once what is before it was done */
 #define OPS_OF_NAMES 4 /* most requests of a change beside its content */
 
 /* ---- what a change is made of ---- */
@@ -320,6 +321,8 @@ static void add_open(struct batch *b, struct window_item *i)
 {
         struct sftp_op *op;
 
+        if (i->error <= 0 || i->is_filled || i->is_named || i->handle.size > 0)
+                return;
         if (i->x->kind == CHANGE_STORE) {
                 op = add(b, i, SFTP_OPEN, i->temp);
                 op->flags = SFTP_FOR_WRITE | SFTP_CREATE | SFTP_EXCLUSIVE;
@@ -381,6 +384,11 @@ static int take_opened(struct window *w, const struct sftp_op *op)
         return 0;
 }
 
+static bool is_to_write(const struct window_item *i)
+{
+        return i->x->kind == CHANGE_WRITE && i->error > 0 && !i->is_named && i->handle.size == 0;
+}
+
 /* A FIFO that is opened for writing would hold up the server: what is written in place is looked at
  * first, where the change before it didn't say what it is. */
 static int check_in_place(struct window *w)
@@ -390,7 +398,7 @@ static int check_in_place(struct window *w)
         int r = items ? 0 : -ENOMEM;
 
         for (size_t i = 0; r == 0 && i < w->count; i++) {
-                if (w->items[i].x->kind == CHANGE_WRITE && w->items[i].error > 0)
+                if (is_to_write(&w->items[i]))
                         items[n++].path = w->items[i].path;
         }
         if (r == 0 && n > 0)
@@ -398,7 +406,7 @@ static int check_in_place(struct window *w)
         for (size_t i = 0; r == 0 && i < w->count; i++) {
                 struct window_item *at = &w->items[i];
 
-                if (at->x->kind != CHANGE_WRITE || at->error <= 0)
+                if (!is_to_write(at))
                         continue;
                 if (items[k].error < 0)
                         at->error = items[k].error;
@@ -416,10 +424,8 @@ static int open_some(struct window *w, size_t from, size_t to)
 
         if (!batch_init(&b, w, to - from))
                 return -ENOMEM;
-        for (size_t i = from; i < to; i++) {
-                if (w->items[i].error > 0 && !w->items[i].is_filled)
-                        add_open(&b, &w->items[i]);
-        }
+        for (size_t i = from; i < to; i++)
+                add_open(&b, &w->items[i]);
         r = batch_run(&b);
         for (size_t k = 0; k < b.count; k++) {
                 int taken = r == 0 ? take_opened(w, &b.ops[k]) : 0;
@@ -518,6 +524,12 @@ static int fill_some(struct window *w, size_t from, size_t to)
         r = batch_run(&b);
         if (r == 0)
                 take_errors(&b);
+        for (size_t k = 0; r == 0 && k < b.count; k++) {
+                struct window_item *at = b.ops[k].ctx;
+
+                at->is_filled = at->error > 0;
+                at->is_refused |= at->error == -EIO || at->error == -ENOSPC;
+        }
         free(b.ops);
         return r;
 }
@@ -672,23 +684,95 @@ static void take_names(struct batch *b)
         }
 }
 
-static int name_all(struct window *w)
+static int name_some(struct window *w, size_t from, size_t to)
 {
         struct batch b;
         size_t room = 0;
         int r;
 
-        for (size_t i = 0; i < w->count; i++)
+        for (size_t i = from; i < to; i++)
                 room += OPS_OF_NAMES + (w->items[i].data ? write_count(w, w->items[i].x) : 0);
         if (!batch_init(&b, w, room))
                 return -ENOMEM;
-        for (size_t i = 0; i < w->count; i++) {
+        for (size_t i = from; i < to; i++) {
                 if (w->items[i].error > 0 && !w->items[i].is_done)
                         add_names(&b, &w->items[i]);
+                w->items[i].is_named = true;
         }
         r = batch_run(&b);
         take_names(&b);
         free(b.ops);
+        return r;
+}
+
+/* ---- content that found no room ---- */
+
+static bool may_free(const struct window_item *i)
+{
+        const struct change *x = i->x;
+
+        return i->error > 0 && (x->kind == CHANGE_UNLINK || x->kind == CHANGE_RENAME ||
+                                x->kind == CHANGE_STORE || (x->what & FILE_SET_SIZE) != 0);
+}
+
+/*
+ * The first, behind `from`, that was refused although what is to be done before it may free space;
+ * w->count: none, or it was tried often enough.
+ */
+static size_t find_refused(const struct window *w, size_t from, unsigned *tries)
+{
+        bool is_freed = false;
+
+        for (size_t i = from; i < w->count; i++) {
+                if (w->items[i].is_refused && is_freed && *tries > 0) {
+                        --*tries;
+                        return i;
+                }
+                is_freed |= may_free(&w->items[i]);
+        }
+        return w->count;
+}
+
+/* What was written of those that were refused takes space, too. */
+static int forgive(struct window *w)
+{
+        struct batch b;
+        int r;
+
+        if (!batch_init(&b, w, w->count))
+                return -ENOMEM;
+        for (size_t i = 0; i < w->count; i++) {
+                struct window_item *at = &w->items[i];
+
+                if (!at->is_refused)
+                        continue;
+                at->is_refused = false;
+                at->error = NOTHING_YET;
+                (void)add(&b, at, SFTP_UNLINK, at->temp);
+        }
+        r = batch_run(&b);
+        free(b.ops);
+        return r;
+}
+
+/* In their order, from the first on. */
+static int name_all(struct window *w)
+{
+        unsigned tries = TRIES_MAX;
+        size_t from = 0;
+        int r = 0;
+
+        while (r == 0 && from < w->count) {
+                size_t to = find_refused(w, from, &tries);
+
+                if (to < w->count)
+                        r = forgive(w);
+                if (r == 0)
+                        r = name_some(w, from, to);
+                if (r == 0 && to < w->count)
+                        r = fill_all(w);
+                from = to;
+        }
         return r;
 }
 

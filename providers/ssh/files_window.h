@@ -36,9 +36,11 @@ struct window_item {
         bool is_moved; /* temp isn't there any more */
         bool is_for_touch; /* SFTP doesn't set its times */
         bool is_bulk; /* its content may go by tar */
-        bool is_filled; /* and did */
+        bool is_filled; /* its temporary file has its content */
+        bool is_refused; /* there was no room for that, it seems */
         bool has_ns; /* its time is exact, to the nanosecond */
-        bool is_done; /* and it has its name */
+        bool is_done; /* tar and mv did all of it */
+        bool is_named; /* it had its turn */
 };
 
 struct window {

@@ -620,7 +620,7 @@ static int wait_room(struct shell_pipe *pipe)
 {
         struct helper *p = pipe->helper;
         struct call *c = pipe->call;
-        size_t before = SIZE_MAX;
+        size_t before = 0;
         int r = 0;
 
         while (r == 0) {
