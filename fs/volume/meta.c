@@ -338,8 +338,9 @@ int meta_new(const struct meta_config *config, struct meta **ret)
         m->slot_count = TREE_ROOT;
         m->bucket_count = ROOM_MIN;
         m->buckets = calloc(ROOM_MIN, sizeof(*m->buckets));
+        m->kept = imap_new();
         if (r == 0)
-                r = m->buckets ? tree_grow_slots(m) : -ENOMEM;
+                r = m->buckets && m->kept ? tree_grow_slots(m) : -ENOMEM;
         if (r == 0)
                 r = tree_add(m, 0, "", 0, &root);
         if (r == 0) {
@@ -367,6 +368,7 @@ void meta_free(struct meta *m)
                         free(tree_at(m, i));
                 }
         }
+        imap_free(m->kept);
         free(m->slots);
         free(m->buckets);
         free(m->lost);

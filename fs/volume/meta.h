@@ -12,7 +12,8 @@
  *          here or absent by a change of ours, `set_ns` since when its attributes are ours.
  * Pinned:  an entry whose content is pinned stays, with the directories above, until that is over.
  * Inodes:  the number shown is the one that the sandbox told first, and stays when a whole file of
- *          ours took its place there; another one met later is another file, without the content.
+ *          ours took its place there, and no other file is shown by it; another one met later is
+ *          another file, without the content.
  *          Where none is told one is made up, from the path and when we brought it there.
  * Memory:  about 230 bytes and the name, an entry; at most `max` of them, then directories that
  *          nobody used for long lose theirs.

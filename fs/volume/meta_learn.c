@@ -150,21 +150,42 @@ static bool is_other_file(const struct entry *e, const struct stat *st)
         return e->server_ino != 0 && st->st_ino != 0 && e->server_ino != st->st_ino;
 }
 
+void tree_lose_number(struct meta *m, struct entry *e) REQUIRES(m->lock)
+{
+        if (e->ino != 0)
+                (void)imap_remove(m->kept, e->ino); /* mostly it isn't there */
+        e->ino = 0;
+}
+
+/* The sandbox's number of this file, unless another one is still shown by that. */
+static uint64_t choose_number(struct meta *m, const struct entry *e, const struct stat *st)
+        REQUIRES(m->lock)
+{
+        if (st->st_ino == 0 || imap_get(m->kept, st->st_ino))
+                return tree_made_up_ino(m, e);
+        return st->st_ino;
+}
+
 /* Which file it is: the number shown, and whether the content is still its own. */
 static void identify(struct meta *m, uint32_t slot, const struct stat *st, bool is_ours)
         REQUIRES(m->lock)
 {
         struct entry *e = tree_at(m, slot);
+        uint64_t before = e->server_ino;
 
         if (!is_ours && is_other_file(e, st)) {
                 tree_lose_content(m, e);
-                e->ino = 0;
+                tree_lose_number(m, e);
         }
         if (e->ino == 0)
-                e->ino = st->st_ino != 0 ? st->st_ino : tree_made_up_ino(m, e);
+                e->ino = choose_number(m, e, st);
         /* An answer that doesn't tell is still of this one; but a whole file of ours is a new one. */
         if (is_ours || st->st_ino != 0)
                 e->server_ino = st->st_ino;
+        if (e->ino == before && e->ino != e->server_ino)
+                (void)imap_put(m->kept, e->ino, m); /* out of memory: two may be shown by it */
+        else if (e->ino == e->server_ino)
+                (void)imap_remove(m->kept, e->ino);
 }
 
 void tree_learn(struct meta *m, uint32_t slot, const struct meta_source *source,
@@ -254,7 +275,8 @@ void tree_vanish(struct meta *m, uint32_t slot, const struct meta_source *source
                 tree_at(m, e->parent)->count--;
         e->flags = (uint8_t)(IS_ABSENT | IS_USED | (source->was_quiet ? WAS_QUIET : 0));
         e->mode = 0;
-        e->ino = e->server_ino = 0;
+        tree_lose_number(m, e);
+        e->server_ino = 0;
         e->sent_ns = source->sent_ns;
         e->epoch = (uint32_t)source->epoch;
         m->shape++;

@@ -241,6 +241,7 @@ static void free_entry(struct meta *m, uint32_t slot) REQUIRES(m->lock)
         struct entry *e = tree_at(m, slot);
 
         tree_lose_content(m, e);
+        tree_lose_number(m, e);
         free(e->target);
         free(e);
         m->slots[slot].bits = (uintptr_t)m->free_slot << 1 | 1;
@@ -427,7 +428,8 @@ void tree_revive(struct meta *m, uint32_t slot, uint32_t mode) REQUIRES(m->lock)
         e->mode = mode;
         e->nlink = 1;
         e->sent_ns = 0;
-        e->ino = e->server_ino = 0;
+        tree_lose_number(m, e);
+        e->server_ino = 0;
 }
 
 int tree_resolve_making(struct meta *m, const char *path, size_t size, uint64_t since_ns,

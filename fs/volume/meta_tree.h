@@ -13,6 +13,7 @@
 
 #include "fs/volume/meta.h"
 #include "transport/base/lock.h"
+#include "transport/base/map.h"
 
 #define TREE_ROOT UINT32_C(1)
 
@@ -85,6 +86,8 @@ struct meta {
         uint64_t full_until_ns GUARDED_BY(lock);
         /* when a file with several names was last changed: what is older of any such isn't known */
         uint64_t links_ns GUARDED_BY(lock);
+        /* numbers that are shown for files which aren't theirs there any more; to any pointer */
+        struct imap *kept GUARDED_BY(lock);
         uint64_t shape GUARDED_BY(lock); /* rises when a path may lead elsewhere */
         /* contents whose reference is to be given back once the lock is */
         struct content **lost GUARDED_BY(lock);
@@ -170,6 +173,8 @@ void tree_get_attrs(const struct entry *e, struct stat *st);
 void tree_set_target(struct entry *e, const char *target);
 /* What `source` is about was a change of ours: times that are told are still of that. */
 void tree_own_times(struct entry *e, const struct meta_source *source);
+/* It is shown by no number from now on. */
+void tree_lose_number(struct meta *m, struct entry *e) REQUIRES(m->lock);
 uint64_t tree_made_up_ino(const struct meta *m, const struct entry *e) REQUIRES(m->lock);
 void tree_learn(struct meta *m, uint32_t slot, const struct meta_source *source,
                 const struct stat *st, const char *target, bool is_ours) REQUIRES(m->lock);

@@ -248,6 +248,31 @@ static ino_t number_of(struct meta *m, const char *path)
         return meta_get(m, path, &f) && f.exists ? f.k.st.st_ino : 0;
 }
 
+/* A file that we have written anew frees its number there, and the next one gets it. */
+static void a_number_that_is_shown_is_no_other_files(void)
+{
+        struct meta *m = make_meta(0);
+        struct meta_source s10 = at(10), s20 = at(20), s30 = at(30), s40 = at(40);
+        struct stat one = file(1, 1), two = file(2, 1);
+        struct content x = {.refs = 1};
+
+        CHECK_EQ(meta_put(m, "a", &s10, &one, NULL), 0);
+        unref(meta_set_content(m, "a", &x.head));
+        meta_told(m, &x.head, &s20, &two, 25);
+        CHECK_EQ(number_of(m, "a"), 1);
+        CHECK_EQ(meta_put(m, "b", &s30, &one, NULL), 0);
+        CHECK(number_of(m, "b") > 2);
+        CHECK_EQ(number_of(m, "a"), 1);
+        /* It is free again when the file is not shown by it any more. */
+        meta_removed(m, "a", &s40, 41);
+        meta_put_absent(m, "b", &s40);
+        s40.sent_ns = 50;
+        CHECK_EQ(meta_put(m, "b", &s40, &one, NULL), 0);
+        CHECK_EQ(number_of(m, "b"), 1);
+        CHECK_EQ(x.refs, 1);
+        meta_free(m);
+}
+
 /* As `>temp; mv temp a; >temp` does, over and over. */
 static void made_up_numbers_do_not_repeat(void)
 {
@@ -489,6 +514,7 @@ int main(void)
         RUN(renamed_subtrees_keep_what_is_known);
         RUN(another_inode_is_another_file);
         RUN(numbers_are_made_up_where_there_are_none);
+        RUN(a_number_that_is_shown_is_no_other_files);
         RUN(made_up_numbers_do_not_repeat);
         RUN(times_of_new_directories_and_links_stay_ours);
         RUN(pinned_files_stay_whatever_a_listing_says);
