@@ -133,6 +133,10 @@ int lanes_run(struct ssh_link *const *links, struct sftp_op *ops, size_t count, 
 
 /* ---- files_left.c ---- */
 
+/* How long requests took that took little more than the way; and what to expect: 0 not known. */
+void files_took(struct ssh_box *b, uint64_t ns);
+uint64_t files_round_trip(struct ssh_box *b);
+
 /* A temporary name that couldn't be removed, the connection being gone. */
 void left_add(struct ssh_box *b, bool is_dir, const char *path);
 /* Remove those that are left, over a new one. */

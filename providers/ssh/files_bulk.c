@@ -18,12 +18,15 @@
 #include "providers/ssh/shell.h"
 #include "transport/archive/tar.h"
 #include "transport/base/cleanup.h"
+#include "transport/base/clock.h"
 #include "transport/base/list.h"
 #include "transport/base/random.h"
 
-#define FEW 8 /* files whose names the shell gives; each is a process there */
+#define FEW_MIN ((size_t)2) /* files whose names the shell gives: each is a process there, */
+#define FEW_MAX ((size_t)24)
+#define FEW_NS (2 * NS_PER_MS) /* one more for so much of the way that is saved twice */
 #define SCRIPT_MAX ((size_t)1 << 20)
-#define OUT_MAX (FEW * (PATH_BYTES_MAX + 1024))
+#define OUT_MAX (FEW_MAX * (PATH_BYTES_MAX + 1024))
 #define ID_HEAD (RANDOM_ID_SIZE - 1 - 6) /* of a temporary name; then six digits */
 
 /* What is sent, and what was answered. */
@@ -77,7 +80,9 @@ static bool is_named_twice(const struct window *w, size_t at)
 /* Whether the shell may give the names, too: what comes of it depends on nothing else here. */
 static bool has_few(const struct window *w)
 {
-        bool is_few = w->spot->has_find && w->spot->has_mv && w->count <= FEW;
+        size_t few = FEW_MIN + (size_t)(files_round_trip(w->spot->box) / FEW_NS);
+        bool is_few =
+                w->spot->has_find && w->spot->has_mv && w->count <= (few < FEW_MAX ? few : FEW_MAX);
 
         for (size_t i = 0; is_few && i < w->count; i++) {
                 const struct window_item *at = &w->items[i];

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Temporary names that a connection left behind when it broke: removed when there is one again.
- * Those of a run of ours that was killed go with the sandbox.
+ * What is remembered of a sandbox's files: how long the way is, and temporary names that a
+ * connection left behind when it broke. These are removed when there is one again; those of a run
+ * of ours that was killed go with the sandbox.
  */
 
 #include <errno.h>
@@ -18,7 +19,44 @@
 /* A letter, 'd' or 'f', the path, NUL; one after the other. */
 struct left {
         struct buf paths;
+        uint64_t round_trip_ns; /* about; 0 not known */
 };
+
+static struct left *left_of_locked(struct ssh_box *b) REQUIRES(b->lock)
+{
+        struct left *left = b->files ? b->files : calloc(1, sizeof(*left));
+
+        if (left && !b->files) {
+                left->paths = BUF_INIT(LEFT_MAX);
+                b->files = left;
+        }
+        return left;
+}
+
+void files_took(struct ssh_box *b, uint64_t ns)
+{
+        struct left *left;
+
+        mutex_lock(&b->lock);
+        left = left_of_locked(b);
+        if (left && (left->round_trip_ns == 0 || ns < left->round_trip_ns))
+                left->round_trip_ns = ns;
+        else if (left) /* the way may have become another */
+                left->round_trip_ns += (ns - left->round_trip_ns) / 8;
+        mutex_unlock(&b->lock);
+}
+
+uint64_t files_round_trip(struct ssh_box *b)
+{
+        const struct left *left;
+        uint64_t ns;
+
+        mutex_lock(&b->lock);
+        left = b->files;
+        ns = left ? left->round_trip_ns : 0;
+        mutex_unlock(&b->lock);
+        return ns;
+}
 
 void left_add(struct ssh_box *b, bool is_dir, const char *path)
 {
@@ -26,11 +64,7 @@ void left_add(struct ssh_box *b, bool is_dir, const char *path)
         int r = -ENOMEM;
 
         mutex_lock(&b->lock);
-        left = b->files ? b->files : calloc(1, sizeof(*left));
-        if (left && !b->files) {
-                left->paths = BUF_INIT(LEFT_MAX);
-                b->files = left;
-        }
+        left = left_of_locked(b);
         if (left)
                 r = buf_add_char(&left->paths, is_dir ? 'd' : 'f');
         if (r == 0) {

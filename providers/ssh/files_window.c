@@ -10,9 +10,11 @@
 #include <string.h>
 
 #include "transport/base/cleanup.h"
+#include "transport/base/clock.h"
 #include "transport/base/random.h"
 
 #define NOTHING_YET 1
+#define FEW_REQUESTS 64 /* they take as long as the way */
 #define TRIES_MAX 8 /* of content for which there may be room once what is before it was done */
 #define OPS_OF_NAMES 4 /* most requests of a change beside its content */
 
@@ -686,6 +688,7 @@ static void take_names(struct batch *b)
 
 static int name_some(struct window *w, size_t from, size_t to)
 {
+        uint64_t begin = clock_mono_ns();
         struct batch b;
         size_t room = 0;
         int r;
@@ -700,6 +703,8 @@ static int name_some(struct window *w, size_t from, size_t to)
                 w->items[i].is_named = true;
         }
         r = batch_run(&b);
+        if (r == 0 && b.count > 0 && b.count <= FEW_REQUESTS && w->bytes == 0)
+                files_took(w->spot->box, clock_mono_ns() - begin);
         take_names(&b);
         free(b.ops);
         return r;
