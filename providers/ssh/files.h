@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Parts of the ssh provider's files, for files*.c only: files.c (what is asked and read),
+ * files_pull.c (many files at once),
  * files_list.c and files_find.c (listings by find of the helper shell, or by SFTP), files_apply.c,
  * files_window.c, files_bulk.c, files_large.c and files_left.c (changes), files_after.c (what they
  * made),
@@ -130,6 +131,17 @@ size_t lanes_take(struct ssh_host *h, const bool *is_wanted, struct ssh_link **r
  * beforehand are left out. 0 when all have their result; else none counts.
  */
 int lanes_run(struct ssh_link *const *links, struct sftp_op *ops, size_t count, struct call *c);
+
+/* ---- files_pull.c ---- */
+
+/* Whether so many files are had sooner by a tar of the host's. */
+bool pull_pays(const struct spot *s, size_t count);
+/*
+ * Tell those that can be had so, and mark them; the others are for SFTP. Errors: the sink's,
+ * -ETIMEDOUT, -EINTR.
+ */
+int pull_files(struct spot *s, struct call *c, const char *const *paths, size_t count,
+               size_t size_max, struct file_sink *to, bool *is_told);
 
 /* ---- files_left.c ---- */
 

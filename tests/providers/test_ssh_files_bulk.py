@@ -253,6 +253,95 @@ def test_content_that_can_not_be_read_fails_alone(f, count):
     f.must(store("again", data, mtime=[T, 1]))
 
 
+# -- the other way
+
+@pytest.fixture
+def distant(host_of, drive):
+    """Files of a sandbox that is so far that they come by tar."""
+    host = host_of()
+    host.program("tar", "#!/bin/sh\necho $* >>%s\nexec /usr/bin/tar \"$@\"\n" % host.log)
+    files = host.files(drive, ms=25)
+    files.host = host
+    files.must(mkdir("known"))  # how far it is
+    yield files
+    files.driver.destroy("k1")
+
+
+def pulls(f):
+    return [line for line in f.host.log.read_text().splitlines() if line.startswith("-cf")]
+
+
+def test_fetch_of_many(distant):
+    f = distant
+    files = some(700) + [(name, os.fsencode(name), 0o644, [T, 5]) for name in HARD_NAMES]
+    f.must(*[store(name, data, mode, mtime=mtime) for name, data, mode, mtime in files])
+    os.link(f.real / "f5", f.real / "hard")
+    os.mkfifo(f.real / "fifo")
+    os.symlink("f1", f.real / "link")
+    (f.real / "dir").mkdir()
+    others = {"hard": "", "fifo": "EINVAL", "link": "EINVAL", "dir": "EINVAL", "none": "ENOENT", "f1/x": "ENOTDIR",
+              "dir/x": "ENOENT", "f9": "EFBIG"}
+    got = f.fetch([name for name, _, _, _ in files if name != "f9"] + list(others), size_max=300 * 1024)
+    for name, error in others.items():
+        assert got[name].error == error, name
+    assert got["hard"].data == files[5][1] and got["f9"].st.size == 700 * 1024
+    for name, data, mode, mtime in files:
+        if name == "f9":
+            continue
+        real = os.lstat(f.real / name)
+        assert got[name].error == "" and got[name].data == data, name
+        assert got[name].st.mtime == tuple(mtime) and got[name].st.bits == mode and got[name].st.ino == real.st_ino
+    assert len(pulls(f)) == 2
+
+
+def test_what_changes_is_not_torn_on_a_long_way(distant):
+    f = distant
+    names, ended = ["w%d" % i for i in range(20)], threading.Event()
+    for name in names:
+        (f.real / name).write_bytes(b"a" * 50000)
+
+    def rewrite():
+        n = 0
+        while not ended.is_set():
+            n += 1
+            for name in names:
+                with open(f.real / name, "r+b") as file:
+                    file.write(bytes([97 + n % 26]) * (40000 + n % 7))
+                    file.truncate()
+    thread = threading.Thread(target=rewrite)
+    thread.start()
+    try:
+        for _ in range(10):
+            for got in f.fetch(names).values():
+                assert got.error in ("", "EAGAIN")
+                assert got.error or len(got.data) == got.st.size
+    finally:
+        ended.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("tar", ["exit 1", "head -c 100000 /dev/zero", "/usr/bin/tar \"$@\" | head -c 30000",
+                                 "/usr/bin/tar -c --format=posix --transform=s,^./,../, /etc/passwd"])
+def test_a_tar_that_lies_is_not_believed(distant, tar):
+    f = distant
+    f.host.program("tar", "#!/bin/sh\ncase $1 in --version) echo 'tar (GNU tar) 9';; *) %s;; esac\n" % tar)
+    names = ["n%d" % i for i in range(60)]
+    f.must(*[store(name, os.fsencode(name) * 500) for name in names])
+    got = f.fetch(names)
+    assert {name: each.data for name, each in got.items()} == {name: os.fsencode(name) * 500 for name in names}
+
+
+def test_much_at_once_is_left_to_sftp(distant, base):
+    f = distant
+    data = os.urandom(1 << 20)
+    for i in range(40):
+        (f.real / ("m%d" % i)).write_bytes(data)
+    got = f.fetch(["m%d" % i for i in range(40)], size_max=1 << 20, to=str(base / "out"), stride=1 << 20)
+    assert all(each.error == "" for each in got.values()) and len(got) == 40
+    assert (base / "out").read_bytes() == data * 40
+    assert f.stat("m1").size == 1 << 20
+
+
 # -- a host whose tar is of no use
 
 BROKEN = {

@@ -82,7 +82,7 @@ static bool is_wanted(struct archive_entry *from, const char *name)
                tar_name_is_right(name);
 }
 
-/* A directory's name may end with its '/'. */
+/* It may begin with "./"; a directory's may end with its '/'. */
 static char *name_of(struct archive_entry *from)
 {
         const char *name = archive_entry_pathname(from);
@@ -90,17 +90,18 @@ static char *name_of(struct archive_entry *from)
 
         if (size > TAR_NAME_MAX)
                 return NULL;
+        if (size > 2 && strncmp(name, "./", 2) == 0) {
+                name += 2;
+                size -= 2;
+        }
         if (size > 1 && name[size - 1] == '/' && archive_entry_filetype(from) == AE_IFDIR)
                 size--;
         return name ? strndup(name, size) : NULL;
 }
 
-static struct timespec time_of(struct archive_entry *from)
+static struct timespec time_of(time_t seconds, long ns)
 {
-        long ns = archive_entry_mtime_nsec(from);
-
-        return (struct timespec){.tv_sec = archive_entry_mtime(from),
-                                 .tv_nsec = ns >= 0 && ns <= 999999999 ? ns : 0};
+        return (struct timespec){.tv_sec = seconds, .tv_nsec = ns >= 0 && ns <= 999999999 ? ns : 0};
 }
 
 static int take(struct reader *r, struct archive_entry *from)
@@ -115,7 +116,9 @@ static int take(struct reader *r, struct archive_entry *from)
                 return 0;
         e.is_dir = archive_entry_filetype(from) == AE_IFDIR;
         e.size = e.is_dir ? 0 : (uint64_t)archive_entry_size(from);
-        e.mtime = time_of(from);
+        e.mtime = time_of(archive_entry_mtime(from), archive_entry_mtime_nsec(from));
+        if (archive_entry_ctime_is_set(from))
+                e.ctime = time_of(archive_entry_ctime(from), archive_entry_ctime_nsec(from));
         if (e.size > r->limits->file_bytes)
                 return r->to->file(r->to, &e, NULL);
         if (e.size > r->left)

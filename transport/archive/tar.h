@@ -19,9 +19,10 @@
 #define TAR_NAME_MAX ((size_t)64 * 1024)
 
 struct tar_entry {
-        const char *name;
+        const char *name; /* read: without "./" before it */
         mode_t mode; /* permission bits */
         struct timespec mtime;
+        struct timespec ctime; /* read: 0 where it isn't told; never written */
         uint64_t size; /* 0 of a directory */
         bool is_dir;
 };
