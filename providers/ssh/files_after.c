@@ -86,7 +86,8 @@ static const char *rest_below(const char *path, const char *dir)
 
 /* Of a run, in their order: those that moved, linked or removed something. */
 struct mover_list {
-        const struct change **list;
+        const struct change *changes;
+        size_t *list; /* indexes */
         size_t count;
 };
 
@@ -130,14 +131,14 @@ static int follow(const struct mover_list *m, size_t from, const char *path, cha
         int r = at ? 0 : -ENOMEM;
 
         for (size_t i = from; r == 0 && at && i < m->count; i++) {
-                const struct change *x = m->list[i];
+                const struct change *x = &m->changes[m->list[i]];
 
                 if (x->kind == CHANGE_LINK && strcmp(x->path, at) == 0)
                         linked = i;
                 r = follow_one(x, &at);
         }
         if (r == 0 && !at && linked < m->count)
-                return follow(m, linked + 1, m->list[linked]->to, ret);
+                return follow(m, linked + 1, m->changes[m->list[linked]].to, ret);
         *ret = at;
         return r;
 }
@@ -201,14 +202,15 @@ static int trace_each(struct after *a, struct mover_list *m)
 
 static int trace_all(struct after *a)
 {
-        struct mover_list m = {.list = calloc(a->count + 1, sizeof(*m.list))};
+        struct mover_list m = {.changes = a->changes,
+                               .list = calloc(a->count + 1, sizeof(*m.list))};
         int r;
 
         a->traces = calloc(a->count + 1, sizeof(*a->traces));
         a->targets = calloc(a->count + 1, sizeof(*a->targets));
         for (size_t i = 0; m.list && i < a->count; i++) {
                 if (is_mover(&a->changes[i]))
-                        m.list[m.count++] = &a->changes[i];
+                        m.list[m.count++] = i;
         }
         r = m.list && a->traces && a->targets ? trace_each(a, &m) : -ENOMEM;
         free(m.list);
