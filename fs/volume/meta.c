@@ -42,7 +42,7 @@ static bool fill_fact(struct meta *m, uint32_t slot, struct meta_fact *ret) REQU
         if (ret->exists) {
                 tree_get_attrs(e, &ret->k.st);
                 if (e->ino == 0)
-                        ret->k.st.st_ino = tree_made_up_ino(m, e);
+                        ret->k.st.st_ino = tree_made_up_ino(m, e, 0);
                 ret->k.sandbox_ino = e->server_ino;
         }
         if (!S_ISDIR(e->mode) && e->nlink > 1 &&

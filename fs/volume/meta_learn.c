@@ -134,11 +134,12 @@ void tree_set_target(struct entry *e, const char *target)
 }
 
 /* By the path, and by when it came there if that was our doing: another may have had the name. */
-uint64_t tree_made_up_ino(const struct meta *m, const struct entry *e) REQUIRES(m->lock)
+uint64_t tree_made_up_ino(const struct meta *m, const struct entry *e, uint64_t there)
+        REQUIRES(m->lock)
 {
         uint64_t above = e->parent != 0 ? tree_at(m, e->parent)->ino : 0;
         uint64_t h = tree_hash(above ^ e->moved_ns ^ UINT64_C(0x9e3779b97f4a7c15),
-                               UINT64_C(0xd1b54a32d192ed03), e->name, strlen(e->name));
+                               there ^ UINT64_C(0xd1b54a32d192ed03), e->name, strlen(e->name));
 
         return (h >> 1) > 1 ? h >> 1 : 2;
 }
@@ -161,9 +162,9 @@ void tree_lose_number(struct meta *m, struct entry *e) REQUIRES(m->lock)
 static uint64_t choose_number(struct meta *m, const struct entry *e, const struct stat *st)
         REQUIRES(m->lock)
 {
-        if (st->st_ino == 0 || imap_get(m->kept, st->st_ino))
-                return tree_made_up_ino(m, e);
-        return st->st_ino;
+        if (st->st_ino != 0 && !imap_get(m->kept, st->st_ino))
+                return st->st_ino;
+        return tree_made_up_ino(m, e, st->st_ino);
 }
 
 /* Which file it is: the number shown, and whether the content is still its own. */

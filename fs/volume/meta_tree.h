@@ -175,7 +175,9 @@ void tree_set_target(struct entry *e, const char *target);
 void tree_own_times(struct entry *e, const struct meta_source *source);
 /* It is shown by no number from now on. */
 void tree_lose_number(struct meta *m, struct entry *e) REQUIRES(m->lock);
-uint64_t tree_made_up_ino(const struct meta *m, const struct entry *e) REQUIRES(m->lock);
+/* `there`: its number in the sandbox, or 0. */
+uint64_t tree_made_up_ino(const struct meta *m, const struct entry *e, uint64_t there)
+        REQUIRES(m->lock);
 void tree_learn(struct meta *m, uint32_t slot, const struct meta_source *source,
                 const struct stat *st, const char *target, bool is_ours) REQUIRES(m->lock);
 /* An answer about (parent, name) that isn't about a change of ours. */
