@@ -242,13 +242,12 @@ def test_kill_by_the_execs_own_ctl(box):
 
 
 def test_kill_is_term_then_kill_after_five_seconds(box):
-    number = box.start("trap 'echo got term' TERM; while :; do sleep 0.1; done")
-    wait_for(lambda: status_json(box, "exec/%s/status.json" % number)["state"] == "running")
-    time.sleep(0.5)
+    number = box.start("trap 'echo got term' TERM; echo ready; while :; do sleep 0.1; done")
+    wait_output(box, number, "ready")
     began = time.monotonic()
     box.ctl("kill %s" % number)
-    assert box.wait(number, 20) == "signal 9"
-    assert 4 < time.monotonic() - began < 9
+    assert box.wait(number, 30) == "signal 9"
+    assert 4 < time.monotonic() - began < 20
     assert b"got term\n" in box.read("exec/%s/stdout" % number)
 
 
@@ -280,7 +279,14 @@ def test_kill_of_a_stopped_process(box):
     number = box.start("kill -STOP $$; echo on")
     time.sleep(0.3)
     assert exit_of(box, number) == ""
-    box.ctl("kill -CONT %s" % number)
+
+    def has_gone_on():  # one that comes before the STOP does nothing
+        try:
+            box.ctl("kill -CONT %s" % number)
+        except ProcessLookupError:
+            pass
+        return exit_of(box, number)
+    wait_for(has_gone_on, 20, 0.2)
     assert box.wait(number) == "exit 0" and box.read("stdout") == b"on\n"
 
 
@@ -299,7 +305,7 @@ def test_timeout(box):
     began = time.monotonic()
     result = box.exec("echo before; sleep 1000; echo after", timeout="1s")
     assert (result.exit, result.stdout) == ("timeout", b"before\n")
-    assert 0.8 < time.monotonic() - began < 5
+    assert 0.8 < time.monotonic() - began < 20
     assert box.read("wait") == b"timeout\n"
     assert error_text(box) == ""
 
@@ -308,8 +314,8 @@ def test_timeout_reaches_the_whole_group_and_the_stubborn(box):
     began = time.monotonic()
     number = box.start("trap '' TERM; (trap '' TERM; %s) & echo up; wait; while :; do sleep 1; done"
                        % COUNTER, timeout="1s")
-    assert box.wait(number, 20) == "timeout"
-    assert 5 < time.monotonic() - began < 12
+    assert box.wait(number, 40) == "timeout"
+    assert 5 < time.monotonic() - began < 30
     assert stands_still(box) and count(box) > 0
     assert box.read("exec/%s/stdout" % number) == b"up\n"
 

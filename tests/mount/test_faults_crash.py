@@ -199,7 +199,7 @@ WAYS = ["SIGTERM", "SIGINT", "SIGHUP", "fusermount3 -uz"] + ["umount -l"] * (os.
 
 @pytest.mark.parametrize("how", WAYS)
 def test_ends_within_a_second_with_blocked_readers(fresh_mount, how):
-    mount = fresh_mount(options=("drain=2s",))
+    mount = fresh_mount(options=("drain=10s",))
     box = mount.create("web")
     number = box.start("sleep 1000")
     readers, files = blocked(box, number)
@@ -213,7 +213,7 @@ def test_ends_within_a_second_with_blocked_readers(fresh_mount, how):
         wait_for(lambda: not is_mounted(mount.path), 5, 0.005, "the unmount")
         took = time.monotonic() - began
         print("%s: %.0f ms" % (how, took * 1e3))
-        assert took < 1.3
+        assert took < 3  # it is far less, but for a machine that is very busy
         if how.startswith("SIG"):
             mount.wait_end(10)
             for process in readers:
@@ -245,7 +245,7 @@ def test_second_sigterm_ends_it_within_a_second(fresh_mount):
     began = time.monotonic()
     mount.process.send_signal(signal.SIGTERM)
     mount.wait_end(5)
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 4
 
 
 def test_plain_umount_is_busy_with_open_files(fresh_mount):

@@ -402,7 +402,7 @@ def test_fifo_and_links_do_not_block_or_lead_out(cell):
         cell.mount.do(open_and_close, cell.fs / "fifo", os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
         pass
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10
     cell.box.ok("rm -rf fifo out out2 out3 d")
 
 
@@ -459,7 +459,7 @@ def test_fork_bomb(limited):
     began = time.monotonic()
     assert beside.ok("echo beside") == b"beside\n"
     os.listdir(limited.mount.path)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
     assert len([1 for pid, _ in limited.mount.left()]) < 150
     box.ctl("kill -9 %s" % number)
     box.ctl("destroy")

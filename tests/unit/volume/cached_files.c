@@ -31,7 +31,7 @@ static void small_file_takes_one_call(void)
 
         if (!world_init(&w))
                 return;
-        real_put(&w, "a", "hello", 5);
+        real_put_settled(&w, "a", "hello", 5);
         CHECK_STR(get(&w, "a"), "hello");
         CHECK_EQ(calls(&w, FAKE_FETCH), 1);
         CHECK_STR(get(&w, "a"), "hello");
@@ -50,7 +50,7 @@ static void read_without_waiting_does_nothing(void)
 
         if (!world_init(&w))
                 return;
-        real_put(&w, "a", "hello", 5);
+        real_put_settled(&w, "a", "hello", 5);
         CHECK_EQ(w.ops->open(w.v, ask(&a, false), node_of(&w, "a"), O_RDONLY, &o), -EINPROGRESS);
         f = open_at(&w, "a", O_RDWR); /* a reader alone has it fetched by the open */
         if (!CHECK(f))
@@ -73,7 +73,7 @@ static void sequential_read_is_read_ahead(void)
 
         if (!world_init(&w) || !CHECK(data && got))
                 return;
-        real_put(&w, "big", data, 64 * MIB);
+        real_put_settled(&w, "big", data, 64 * MIB);
         f = open_at(&w, "big", O_RDONLY);
         while (CHECK(f) && at < 64 * MIB) {
                 if (!CHECK_EQ(read_file(&w, f, got, 128 * 1024, at), 128 * 1024) ||
@@ -100,7 +100,7 @@ static void random_reads_fetch_what_is_asked(void)
 
         if (!world_init(&w) || !CHECK(data))
                 return;
-        real_put(&w, "big", data, 8 * MIB);
+        real_put_settled(&w, "big", data, 8 * MIB);
         f = open_at(&w, "big", O_RDONLY);
         for (int i = 0; CHECK(f) && i < 50; i++) {
                 uint64_t at = (uint64_t)((i * 7919) % 2000 + 20) * 4096;
@@ -161,7 +161,7 @@ static void readers_share_a_download(void)
 
         if (!world_init(&w) || !CHECK(data))
                 return;
-        real_put(&w, "a", data, 200 * 1024);
+        real_put_settled(&w, "a", data, 200 * 1024);
         CHECK(node_of(&w, "a") != 0);
         atomic_store(&w.box.delay_ms[FAKE_FETCH], 100);
         for (int i = 0; i < READERS; i++) {
@@ -186,7 +186,7 @@ static void readers_of_a_large_file_share_it(void)
 
         if (!world_init(&w) || !CHECK(data))
                 return;
-        real_put(&w, "a", data, 6 * MIB);
+        real_put_settled(&w, "a", data, 6 * MIB);
         atomic_store(&w.box.delay_ms[FAKE_READ], 5);
         for (int i = 0; i < READERS; i++) {
                 r[i] = (struct reader){.w = &w, .path = "a", .size = 6 * MIB, .data = data};
@@ -219,6 +219,7 @@ static void grep_of_a_tree_takes_few_calls(void)
                         real_put(&w, path, path, strlen(path));
                 }
         }
+        sleep_for_ms(100); /* as real_put_settled */
         /* As grep -r: the directory is listed, then read in that order. */
         for (int d = 0; d < 10; d++) {
                 for (int i = 0; i < 20; i++) {

@@ -243,6 +243,16 @@ static inline void real_put(struct world *w, const char *path, const void *data,
         (void)close(fd); /* a test's */
 }
 
+/* So that a change from now on shows in its times, and no byte is fetched twice to be sure. */
+static inline void real_put_settled(struct world *w, const char *path, const void *data,
+                                    size_t size)
+{
+        const struct timespec while_settling = {.tv_nsec = 100 * NS_PER_MS};
+
+        real_put(w, path, data, size);
+        (void)nanosleep(&while_settling, NULL); /* a test's */
+}
+
 static inline const char *real_get(struct world *w, const char *path)
 {
         static char text[65536];
