@@ -170,6 +170,13 @@ static void run_batch(void *arg)
         batch_free(b);
 }
 
+/* Nobody sees it change: what open handles go on with is not for a guess to say. */
+static bool is_unused(struct contents *s, struct content *x, const struct pick *p) REQUIRES(x->lock)
+{
+        return x->kind == CONTENT_CLEAN && atomic_load(&x->handles) == 0 &&
+               p->known.epoch == (uint32_t)volume_epoch(&s->c->v);
+}
+
 /* Its content, made if there is none, when nothing of it is here; then it is claimed. */
 static bool claim_pick(struct contents *s, const struct pick *p, struct content *opened,
                        struct batch *b)
@@ -186,8 +193,9 @@ static bool claim_pick(struct contents *s, const struct pick *p, struct content 
         if (!x)
                 return false;
         content_lock(x);
-        if (!content_is_replaced(x, &p->known.st)) { /* else it is for an open to see */
-                is_news = x != opened && content_adopt(x, &p->known, true);
+        if (x != opened && is_unused(s, x, p) && !content_is_replaced(x, &p->known.st)) {
+                /* else it is for an open to see */
+                is_news = content_adopt(x, &p->known, true);
                 is_claimed = content_claim(x, &b->fetches[b->count]);
         }
         content_unlock(x);
