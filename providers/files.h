@@ -152,7 +152,8 @@ int box_fetch(struct box *b, struct call *c, const char *const *paths, size_t co
 int box_file_open(struct box *b, struct call *c, const char *path, struct box_file **ret,
                   struct stat *ret_st);
 /*
- * Up to `size` bytes; fewer only at the end of the file. *ret_st is the file's after that read.
+ * Up to `size` bytes; fewer only at the end of the file. *ret_st is the file's after that read; NULL:
+ * it isn't asked for.
  * Many at once on one file. -ESTALE: the handle was lost with its connection, open it again.
  */
 ssize_t box_file_read(struct box_file *f, struct call *c, void *data, size_t size, uint64_t offset,

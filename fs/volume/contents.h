@@ -108,6 +108,9 @@ struct content {
         bool is_remote_lost GUARDED_BY(lock);
         bool is_opening GUARDED_BY(lock);
         unsigned misses GUARDED_BY(lock); /* random reads that had to be fetched */
+        /* when the handle there was last looked at and found to be of this version; 0: never */
+        uint64_t seen_ns GUARDED_BY(lock), seen_epoch GUARDED_BY(lock);
+        unsigned seen_generation GUARDED_BY(lock);
 
         uint64_t counted GUARDED_BY(lock); /* in s->dirty_bytes */
         bool is_counted GUARDED_BY(lock); /* in s->dirty_files */

@@ -19,6 +19,8 @@
 #define SMALL_CALL ((uint64_t)128 * 1024) /* takes about a round trip */
 #define KEEP_AROUND ((uint64_t)16 * 1024 * 1024) /* of an open file larger than the spool */
 #define KEEP_WHOLE ((uint64_t)8 * 1024 * 1024) /* a removed file up to here is fetched before */
+#define SEEN_NS (20 * NS_PER_MS) /* how long small reads need no look at the file after one */
+#define SEEN_MAX ((uint64_t)16 * 1024)
 #define TRIES 8
 #define TRIES_STRICT 3 /* then bytes are taken that may be a moment older than their attributes */
 
@@ -160,6 +162,26 @@ static void end_fetch(struct content *x, struct content_fetch *f) REQUIRES(x->lo
         cond_broadcast(&x->changed);
 }
 
+/*
+ * Whether a small read may go without a look at the file, which costs as much as the bytes: one that
+ * was sent just now found this version. What is read so has to be all that was asked for.
+ */
+static bool is_just_seen(const struct content *x, uint64_t size) REQUIRES(x->lock)
+{
+        return size <= SEEN_MAX && x->kind == CONTENT_CLEAN && !x->is_removed &&
+               x->present.count > 0 && x->seen_ns != 0 && x->seen_generation == x->generation &&
+               x->seen_epoch == volume_epoch(&x->s->c->v) && x->seen_ns + SEEN_NS > clock_mono_ns();
+}
+
+static int take_unseen(struct content *x, const struct content_fetch *f, const char *data,
+                       ssize_t n) REQUIRES(x->lock)
+{
+        if ((uint64_t)n == f->end - f->start && x->kind == CONTENT_CLEAN)
+                return insert(x, data, f->start, f->end);
+        x->seen_ns = 0;
+        return 0;
+}
+
 /* What was read, with the attributes after it. 0 also when it has to be read again. */
 static int take_part(struct content *x, const struct content_fetch *f, const char *data, ssize_t n,
                      const struct known *k, bool is_strict) REQUIRES(x->lock)
@@ -179,6 +201,11 @@ static int take_part(struct content *x, const struct content_fetch *f, const cha
         }
         if (x->kind == CONTENT_WHOLE || (is_strict && x->generation != generation))
                 return 0;
+        if (x->generation == generation) {
+                x->seen_ns = k->sent_ns;
+                x->seen_epoch = k->epoch;
+                x->seen_generation = generation;
+        }
         if (x->present.count == 0)
                 content_note_data(x, k->sent_ns, k->epoch);
         return insert(x, data, f->start, f->start + (uint64_t)n);
@@ -192,6 +219,7 @@ static int run_part(struct content *x, struct call *call, struct content_fetch *
         size_t size = (size_t)(f->end - f->start);
         _cleanup_(freep) char *data = malloc(size);
         unsigned generation = x->generation;
+        bool is_unseen = false;
         struct known k;
         struct box *box;
         ssize_t n = -ENOMEM;
@@ -204,14 +232,15 @@ static int run_part(struct content *x, struct call *call, struct content_fetch *
                 return r;
         r = get_remote(x, call, box);
         if (r == 0 && x->generation == generation) {
+                is_unseen = is_just_seen(x, size);
                 content_unlock(x);
                 k = (struct known){.epoch = volume_epoch(&c->v), .sent_ns = clock_mono_ns()};
-                n = box_file_read(x->remote, call, data, size, f->start, &k.st);
+                n = box_file_read(x->remote, call, data, size, f->start, is_unseen ? NULL : &k.st);
                 if (n >= 0 && size <= SMALL_CALL)
                         contents_measured(x->s, clock_mono_ns() - k.sent_ns);
-                if (n >= 0 && !S_ISREG(k.st.st_mode))
+                if (n >= 0 && !is_unseen && !S_ISREG(k.st.st_mode))
                         n = -EPROTO;
-                if (n >= 0)
+                if (n >= 0 && !is_unseen)
                         cached_told(c, x, &k.st, k.sent_ns, k.epoch, false);
                 content_lock(x);
                 if (n == -ESTALE)
@@ -225,11 +254,13 @@ static int run_part(struct content *x, struct call *call, struct content_fetch *
         content_unlock(x);
         cached_leave(c, box);
         content_lock(x);
-        if (n >= 0 && x->kind == CONTENT_PARTS && (size_t)n < size) {
+        if (n >= 0 && !is_unseen && x->kind == CONTENT_PARTS && (size_t)n < size) {
                 memset(data + n, 0, size - (size_t)n); /* ours is longer: a hole */
                 n = (ssize_t)size;
         }
-        if (n >= 0 && x->generation == generation)
+        if (n >= 0 && x->generation == generation && is_unseen)
+                r = take_unseen(x, f, data, n);
+        else if (n >= 0 && x->generation == generation)
                 r = take_part(x, f, data, n, &k, is_strict);
         return r == -ESTALE && !x->is_removed && is_strict ? 0 : r;
 }
