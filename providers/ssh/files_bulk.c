@@ -243,10 +243,38 @@ static void take_answer(struct bulk *b)
                 take_names(b, text + n + 1, b->answer.size - n - 1);
 }
 
-/* Nothing was done, or undone: SFTP may try. Else it isn't known what was. */
-static bool may_try_again(const struct bulk *b, int r)
+/* Nothing was done, or undone: SFTP may try. */
+static bool is_undone(const struct bulk *b, int r)
 {
         return b->has_failed || r == -EAGAIN || r == -EOPNOTSUPP || r == -EMFILE || r == -ENOMEM;
+}
+
+/*
+ * The shell there has ended, and not our connection: what it was doing may have been done in part,
+ * which changes nothing of what SFTP does, by other names.
+ */
+static int rename_temps(struct window *w)
+{
+        size_t count = w->bulk_count;
+
+        w->bulk_id[0] = '\0';
+        w->bulk_count = 0;
+        for (size_t i = 0; i < w->count; i++) {
+                struct window_item *at = &w->items[i];
+                char *temp;
+
+                if (!at->is_bulk || !at->temp)
+                        continue;
+                temp = bulk_temp(w);
+                if (!temp)
+                        return -ENOMEM;
+                left_add(w->spot->box, false, at->temp);
+                free(at->temp);
+                at->temp = temp;
+                w->bulk_count++;
+        }
+        w->bulk_count = count;
+        return 0;
 }
 
 static int run(struct bulk *b)
@@ -262,13 +290,14 @@ static int run(struct bulk *b)
         if (r == 0)
                 r = shell_run_stream(w->spot->box->host, w->call, buf_str(&taker), buf_str(&script),
                                      &b->source, &b->sink);
-        if (r == 0)
+        if (r == 0) {
                 take_answer(b);
-        else if (!may_try_again(b, r))
+                return 0;
+        }
+        if (r == -EINTR || r == -ETIMEDOUT || sftp_error(w->spot->sftp, NULL, 0) < 0)
                 return r;
-        else
-                w->call->sentence[0] = '\0';
-        return 0;
+        w->call->sentence[0] = '\0';
+        return is_undone(b, r) ? 0 : rename_temps(w);
 }
 
 int bulk_fill(struct window *w)

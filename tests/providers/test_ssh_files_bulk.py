@@ -348,6 +348,7 @@ BROKEN = {
     "fails": "exit 1",
     "takes half": "head -c 20000 | /usr/bin/tar -xpof - 2>/dev/null; exit 2",
     "dies": "head -c 20000 | /usr/bin/tar -xpof - 2>/dev/null; kill -9 $$",
+    "kills the shell": "head -c 20000 | /usr/bin/tar -xpof - 2>/dev/null; kill -9 $PPID",
     "takes nothing": "exec </dev/null; /usr/bin/tar -xpof /dev/null",
 }
 
@@ -363,6 +364,7 @@ def test_a_tar_that_fails_leaves_it_to_sftp(host_of, drive, how, count):
         f.must(*[store(name, data, mode, mtime=mtime) for name, data, mode, mtime in files])
         for name, data, mode, mtime in files:
             check(f, name, data, mode, mtime)
+    f.must(mkdir("end"))
     assert temporary(f) == []
     f.driver.destroy("k1")
 
