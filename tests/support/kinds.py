@@ -122,7 +122,7 @@ def is_left_out(nodeid):
     """Tests that only a run with the kind ssh takes its time for."""
     return SSH.name not in ALL and ("mount/test_ssh_" in nodeid or
                                     ("test_ssh_exec.py" in nodeid and "dash" not in nodeid) or
-                                    # The size of a held handle is stale once in some hundred rounds.
+                                    # Minutes of the rounds that local runs, too.
                                     ("no_stale_read" in nodeid and CACHED.name in nodeid))
 
 

@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Open files of the cached volume: what comes from here, what is asked for, what is sent. */
 
+#include <dirent.h>
 #include <pthread.h>
+#include <signal.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 
 #include "tests/unit/volume/content_support.h"
@@ -345,6 +348,69 @@ static void exec_end_shows_same_second_changes(void)
         world_done(&w);
 }
 
+/* What the volume has on disk. */
+static uint64_t spooled(struct world *w)
+{
+        uint64_t bytes = 0;
+        struct dirent *e;
+        struct stat st;
+        DIR *d = opendir(w->state);
+
+        while (d && (e = readdir(d))) {
+                if (fstatat(dirfd(d), e->d_name, &st, 0) == 0 && S_ISREG(st.st_mode))
+                        bytes += (uint64_t)st.st_blocks * 512;
+        }
+        if (d)
+                (void)closedir(d); /* read only */
+        return bytes;
+}
+
+static bool reads_right(struct world *w, const char *path, const char *data, size_t size)
+{
+        struct reader r = {.w = w, .path = path, .size = size, .data = data};
+
+        (void)read_all(&r);
+        return r.is_right;
+}
+
+static void what_was_not_used_for_longest_goes_first(void)
+{
+        struct world w = {.spool_max = 4 * MIB};
+        char *data = pattern(MIB), path[16];
+        unsigned before;
+
+        if (!world_init(&w) || !CHECK(data))
+                return;
+        for (unsigned i = 0; i < 8; i++) {
+                (void)snprintf(path, sizeof(path), "f%u", i);
+                real_put(&w, path, data, MIB);
+        }
+        sleep_for_ms(100); /* as real_put_settled */
+        for (unsigned i = 0; i < 8; i++) {
+                (void)snprintf(path, sizeof(path), "f%u", i);
+                CHECK(reads_right(&w, path, data, MIB));
+                CHECK(spooled(&w) <= 6 * MIB);
+        }
+        before = calls(&w, FAKE_READ);
+        CHECK(reads_right(&w, "f7", data, MIB));
+        CHECK_EQ(calls(&w, FAKE_READ), before);
+        CHECK(reads_right(&w, "f0", data, MIB));
+        CHECK(calls(&w, FAKE_READ) > before);
+        /* What waits to be sent is never let go. */
+        atomic_store(&w.box.error[FAKE_APPLY], -EHOSTUNREACH);
+        CHECK(put(&w, "f3", "ours") < 0);
+        for (unsigned i = 4; i < 8; i++) {
+                (void)snprintf(path, sizeof(path), "f%u", i);
+                CHECK(reads_right(&w, path, data, MIB));
+        }
+        CHECK_STR(get(&w, "f3"), "ours");
+        atomic_store(&w.box.error[FAKE_APPLY], 0);
+        CHECK_EQ(sync_all(&w), 0);
+        CHECK_STR(real_get(&w, "f3"), "ours");
+        free(data);
+        world_done(&w);
+}
+
 /* ---- writing ---- */
 
 static void new_file_is_sent_at_close(void)
@@ -586,6 +652,45 @@ static void change_behind_our_own_is_seen(void)
         CHECK_STR(get(&w, "f"), "now");
         CHECK_EQ(atomic_load(&w.box.calls[FAKE_FETCH]) + atomic_load(&w.box.calls[FAKE_READ]), 0);
         world_done(&w);
+}
+
+/* No more than a MiB a file, as on a disk that fills up in the middle of a write. */
+static void write_to_a_full_disk(void)
+{
+        const struct rlimit limit = {MIB, MIB};
+        struct world w = {0};
+        char *data = pattern(MIB);
+        struct vol_file *f;
+        struct stat st;
+
+        (void)signal(SIGXFSZ, SIG_IGN); /* so that the write itself fails */
+        if (!world_init(&w) || !CHECK(data) || !CHECK_EQ(setrlimit(RLIMIT_FSIZE, &limit), 0))
+                return;
+        f = create_at(&w, "a", O_RDWR);
+        CHECK_EQ(write_file(&w, f, data, MIB / 2, 0), MIB / 2);
+        CHECK(write_file(&w, f, data, MIB, MIB / 2) < 0);
+        CHECK(stat_at(&w, "a", &st) == 0 && st.st_size == MIB / 2);
+        CHECK_EQ(write_file(&w, f, "more", 4, MIB / 2), 4);
+        CHECK_EQ(close_file(&w, f), 0);
+        CHECK(fstatat(w.box.dir, "a", &st, 0) == 0 && st.st_size == MIB / 2 + 4);
+        CHECK(memcmp(real_get(&w, "a"), data, 65535) == 0);
+        CHECK_EQ(dirty_files(&w), 0);
+        free(data);
+        world_done(&w);
+}
+
+static void a_full_disk_refuses_that_write_only(void)
+{
+        pid_t child = fork();
+        int status = 0;
+
+        if (child == 0) {
+                atomic_store(&check_failures, 0);
+                write_to_a_full_disk();
+                _exit(check_result());
+        }
+        CHECK_EQ(waitpid(child, &status, 0), child);
+        CHECK_EQ(status, 0);
 }
 
 /* ---- names ---- */
@@ -1049,6 +1154,7 @@ int main(void)
         RUN(replaced_inside_an_open_file_stays);
         RUN(change_under_a_read_is_not_mixed);
         RUN(exec_end_shows_same_second_changes);
+        RUN(what_was_not_used_for_longest_goes_first);
         RUN(new_file_is_sent_at_close);
         RUN(write_within_needs_no_download);
         RUN(append_goes_to_the_end);
@@ -1058,6 +1164,7 @@ int main(void)
         RUN(large_holes_are_not_sent);
         RUN(fallocate_extends_and_punches);
         RUN(change_behind_our_own_is_seen);
+        RUN(a_full_disk_refuses_that_write_only);
         RUN(removed_file_goes_on);
         RUN(dirty_file_is_sent_to_its_new_name);
         RUN(other_name_goes_on_with_what_was_changed);
