@@ -17,6 +17,8 @@
 
 #include "fs/volume/anchor.h"
 #include "fs/volume/cached_parts.h"
+#include "fs/volume/contents.h"
+#include "fs/volume/journal.h"
 #include "fs/volume/refresh.h"
 #include "transport/base/call.h"
 #include "transport/base/cleanup.h"
@@ -68,15 +70,27 @@ static void learn_inside(struct cached *c, struct call *call, struct box *b)
         mutex_unlock(&c->lock);
 }
 
-int cached_enter(struct cached *c, struct call *call, struct box **ret)
+int cached_enter(struct cached *c, struct call *call, const char *path, struct box **ret)
 {
         int r = cached_check(c);
 
+        if (r == 0 && path)
+                r = journal_settle(c->contents->journal, call, path);
         if (r == 0)
                 r = c->box.enter(c->box.ctx, call, ret);
         if (r == 0)
                 learn_inside(c, call, *ret);
         return r;
+}
+
+int cached_enter_for(struct cached *c, struct call *call, const struct content *x, struct box **ret)
+{
+        _cleanup_(freep) char *path = NULL;
+
+        if (!journal_is_settled(c->contents->journal, NULL))
+                (void)cached_content_path(c, x,
+                                          &path); /* NULL: it was removed, and is open there */
+        return cached_enter(c, call, path, ret);
 }
 
 void cached_leave(struct cached *c, struct box *b)
@@ -178,7 +192,7 @@ static int ask_target(struct cached *c, struct vol_op *op, const char *path)
 
         if (!op->may_wait)
                 return -EINPROGRESS;
-        r = cached_enter(c, op->call, &box);
+        r = cached_enter(c, op->call, path, &box);
         if (r < 0)
                 return r;
         r = box_readlink(box, op->call, path, text, sizeof(text));
@@ -606,6 +620,7 @@ static void cached_free(struct volume *v)
         recent_done(&c->recent);
         nodes_done(&c->nodes);
         cond_done(&c->moved);
+        mutex_done(&c->order);
         mutex_done(&c->lock);
         volume_done(v);
         free(c);
@@ -614,6 +629,21 @@ static void cached_free(struct volume *v)
 static void cached_forget(struct volume *v, uint64_t node, uint64_t count)
 {
         nodes_forget(&cached_of(v)->nodes, node, count);
+}
+
+static void cached_unsent(struct volume *v, struct vol_unsent_sink *to)
+{
+        contents_unsent(cached_of(v), to);
+}
+
+static int cached_retry(struct volume *v)
+{
+        return contents_retry(cached_of(v));
+}
+
+static int cached_discard(struct volume *v, const char *path)
+{
+        return contents_discard(cached_of(v), path);
 }
 
 static const struct vol_ops cached_ops = {
@@ -647,6 +677,9 @@ static const struct vol_ops cached_ops = {
         .statfs = cached_statfs,
         .sync = cached_sync,
         .stats = cached_stats,
+        .unsent = cached_unsent,
+        .retry = cached_retry,
+        .discard = cached_discard,
         .exec_ended = cached_exec_ended,
         .gone = cached_gone,
 };
@@ -661,6 +694,7 @@ static int init(struct cached *c, const struct volume_cached_config *config,
         int r;
 
         volume_init(&c->v, &cached_ops);
+        mutex_init(&c->order);
         mutex_init(&c->lock);
         cond_init(&c->moved);
         c->config = config->base;

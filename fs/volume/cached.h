@@ -59,6 +59,12 @@ struct cached {
         struct contents *contents;
         atomic_bool is_gone;
 
+        /*
+         * Held while a name is removed or moved in the journal and in the tables, and while a content
+         * is queued by the path that it has: these must agree. Before any other lock.
+         */
+        struct mutex order;
+
         struct mutex lock;
         struct cond moved; /* no rename is under way */
         char inside[PATH_MAX] GUARDED_BY(lock); /* where fs/ is for commands; "" not known yet */
@@ -76,6 +82,7 @@ static inline struct cached *cached_of(struct volume *v)
 /* Head of struct content. Where it is: written by meta under its lock, 0 while it is nowhere. */
 struct content_head {
         uint64_t entry;
+        struct waiting *waiting; /* its change in the journal; guarded by the journal's lock */
 };
 
 /*
@@ -98,8 +105,14 @@ int cached_check(struct cached *c);
 int cached_check_change(struct cached *c);
 int cached_check_name(const char *name);
 
-/* The box, for provider calls: volume_box.enter and leave. -ENODEV when the sandbox is gone. */
-int cached_enter(struct cached *c, struct call *call, struct box **ret);
+/*
+ * The box, to ask something about `path` (NULL: about no file): what waits to be sent about it, or
+ * about what is below or above, is there first. -ENODEV when the sandbox is gone; what sending
+ * failed with. Note the time before: what is changed from then on may not be in the answer.
+ */
+int cached_enter(struct cached *c, struct call *call, const char *path, struct box **ret);
+int cached_enter_for(struct cached *c, struct call *call, const struct content *x,
+                     struct box **ret); /* about this file, wherever it is now */
 void cached_leave(struct cached *c, struct box *b);
 
 /**
@@ -198,6 +211,9 @@ void contents_free(struct contents *s);
 /* vol_ops.sync and stats. */
 int contents_sync(struct cached *c, struct vol_op *op);
 void contents_stats(struct cached *c, struct vol_stats *ret);
+void contents_unsent(struct cached *c, struct vol_unsent_sink *to);
+int contents_retry(struct cached *c);
+int contents_discard(struct cached *c, const char *path);
 /* In vol_ops.exec_ended after the new epoch began, and in gone. */
 void contents_exec_ended(struct cached *c);
 void contents_gone(struct cached *c);
@@ -224,24 +240,19 @@ struct content *file_content(struct vol_file *f); /* borrowed */
 void file_put(struct cached *c, struct vol_file *f);
 
 /*
- * Around a removal, also by a rename over it. `before`: open handles can go on with what they see;
- * no upload is under way and none starts until `after`. Returns 1 when the sandbox has no such file
- * (it is only here): nothing is removed there; 0; or -errno, and nothing is done. `after`: with
- * is_removed and its last attributes, it has no entry any more (nothing is pinned, nothing is sent);
- * otherwise it failed and all is as before.
+ * Before a removal, also by a rename over it: open handles can go on with what they see. 0,
+ * -EINPROGRESS or -errno. After it, with its last attributes: nothing of it is sent any more.
  */
-int content_before_removal(struct cached *c, struct vol_op *op, struct content *x);
-void content_after_removal(struct cached *c, struct content *x, bool is_removed,
-                           const struct stat *last);
+int content_before_removal(struct content *x, struct vol_op *op);
+void content_after_removal(struct content *x, const struct stat *last);
+/* After a rename of it, or of a directory above. */
+void content_moved(struct content *x);
 /*
- * Around a rename of it, or of a directory above, or before it gets one more name: the file is in
- * the sandbox (at least an empty one; with is_whole all of its bytes are), no upload is under way
- * and none starts until `after`. By then cached_content_path says where it is now.
+ * Before it gets one more name: all of it is in the sandbox, and nothing of it is sent until
+ * content_let_go. On a worker.
  */
-int content_before_rename(struct cached *c, struct vol_op *op, struct content *x, bool is_whole);
-void content_after_rename(struct cached *c, struct content *x);
-/* In between: it has one more name now, so no other file may take its place. */
-void content_linked(struct content *x);
+int content_hold(struct content *x, struct vol_op *op);
+void content_let_go(struct content *x, bool is_linked);
 
 /*
  * setattr of a regular file: 1 when it was done (*ret is for cached_fill; as shown if the file was

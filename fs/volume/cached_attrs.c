@@ -7,6 +7,8 @@
 #include <string.h>
 
 #include "fs/volume/cached_parts.h"
+#include "fs/volume/contents.h"
+#include "fs/volume/journal.h"
 #include "fs/volume/refresh.h"
 #include "transport/base/call.h"
 #include "transport/base/cleanup.h"
@@ -69,47 +71,51 @@ int cached_getattr(struct volume *v, struct vol_op *op, uint64_t node, struct vo
 
 /* ---- setattr ---- */
 
-static struct timespec real_now(void)
+/* The attributes `st` with what is set; the change that says so. */
+static struct journal_change change_of(const char *path, unsigned what, const struct stat *to,
+                                       struct stat *st)
 {
-        return clock_timespec(clock_real_ns());
-}
+        struct timespec now = clock_timespec(clock_real_ns());
+        struct journal_change x = {.kind = CHANGE_SET, .path = path};
 
-static void fill_change(struct change *x, unsigned what, const struct stat *to)
-{
         if (what & VOL_SET_MODE) {
-                x->what |= FILE_SET_MODE;
-                x->mode = to->st_mode & 07777;
+                x.what |= FILE_SET_MODE;
+                x.mode = to->st_mode & 07777;
+                st->st_mode = (st->st_mode & S_IFMT) | x.mode;
         }
         if (what & (VOL_SET_ATIME | VOL_SET_ATIME_NOW)) {
-                x->what |= FILE_SET_ATIME;
-                x->atime = what & VOL_SET_ATIME_NOW ? real_now() : to->st_atim;
+                x.what |= FILE_SET_ATIME;
+                st->st_atim = x.atime = what & VOL_SET_ATIME_NOW ? now : to->st_atim;
         }
         if (what & (VOL_SET_MTIME | VOL_SET_MTIME_NOW)) {
-                x->what |= FILE_SET_MTIME;
-                x->mtime = what & VOL_SET_MTIME_NOW ? real_now() : to->st_mtim;
+                x.what |= FILE_SET_MTIME;
+                st->st_mtim = x.mtime = what & VOL_SET_MTIME_NOW ? now : to->st_mtim;
         }
+        st->st_ctim = now;
+        return x;
 }
 
-/* Set what the sandbox alone is concerned with. */
-static int set_there(struct cached *c, struct vol_op *op, const char *path, unsigned what,
-                     const struct stat *to)
+int cached_set(struct cached *c, struct vol_op *op, const char *path, const struct meta_fact *f,
+               unsigned what, const struct stat *to, struct stat *ret)
 {
-        struct change x = {.kind = CHANGE_SET, .path = path};
+        struct stat st = f->k.st;
+        struct journal_change x = change_of(path, what, to, &st);
         struct meta_source source;
-        int r;
+        int r = 0;
 
-        fill_change(&x, what, to);
+        st.st_ino = f->k.sandbox_ino; /* it stays the same file */
         if (x.what == 0)
                 return 0;
-        if (!op->may_wait)
+        if (c->config.is_sync && !op->may_wait)
                 return -EINPROGRESS;
-        r = cached_apply(c, op, &x, &source);
-        if (r == 0 && x.has_st)
-                meta_set(c->meta, path, &source, &x.st, (x.what & FILE_SET_MTIME) != 0,
-                         clock_mono_ns());
-        else if (r == 0)
-                meta_doubt(c->meta, path);
-        return r;
+        x.has_links = !S_ISDIR(st.st_mode) && st.st_nlink > 1;
+        if (ret)
+                *ret = st;
+        r = journal_add(c->contents->journal, &x);
+        refresh_source(c, &source);
+        if (r == 0)
+                meta_set(c->meta, path, &source, &st, true, source.sent_ns);
+        return r == 0 ? cached_end_change(c, op, path) : r;
 }
 
 /* A regular file: its content may have a say. 1: done. */
@@ -140,7 +146,7 @@ static int set_known(struct cached *c, struct vol_op *op, uint64_t node, struct 
         }
         if ((what & VOL_SET_MODE) && S_ISLNK(mode))
                 return -EOPNOTSUPP;
-        r = set_there(c, op, path, what, to);
+        r = cached_set(c, op, path, f, what, to, NULL);
         return r < 0 ? r : cached_getattr(&c->v, op, node, file, ret);
 }
 
@@ -286,7 +292,7 @@ int cached_statfs(struct volume *v, struct vol_op *op, struct statvfs *ret)
         if (!op->may_wait)
                 return -EINPROGRESS;
         refresh_source(c, &source);
-        r = cached_enter(c, op->call, &box);
+        r = cached_enter(c, op->call, NULL, &box);
         if (r < 0)
                 return r;
         r = box_statfs(box, op->call, ret);

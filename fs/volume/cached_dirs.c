@@ -172,6 +172,28 @@ static bool is_known_absent(struct cached *c, const char *path, uint64_t begin_n
                cached_is_fresh(c, begin_ns, &f.k, f.was_quiet);
 }
 
+int cached_check_empty(struct cached *c, struct vol_op *op, const char *path)
+{
+        uint64_t begin_ns = clock_mono_ns();
+        struct meta_dir info;
+        struct known k;
+        int r = 0;
+
+        for (unsigned asked = 0; r == 0 && asked <= ASKS_MAX; asked++) {
+                if (meta_has_pinned(c->meta, path))
+                        return -ENOTEMPTY; /* something in it is only here */
+                if (meta_get_dir(c->meta, path, &info) && info.is_listed) {
+                        k = (struct known){.sent_ns = info.sent_ns, .epoch = info.epoch};
+                        if (cached_is_fresh(c, begin_ns, &k, info.was_quiet))
+                                return info.count > 0 ? -ENOTEMPTY : 0;
+                }
+                if (!op->may_wait)
+                        return -EINPROGRESS;
+                r = refresh_ask(c, op->call, path, REFRESH_NAMES, begin_ns, asked > 0);
+        }
+        return r < 0 ? r : -EIO;
+}
+
 /* A directory that is not to be had, but holds something that is only here: what is known. */
 static int load_known(struct cached *c, struct vol_dir *d, const char *path, int error)
 {

@@ -12,7 +12,9 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "fs/volume/cached_parts.h"
 #include "transport/base/cleanup.h"
+#include "transport/base/log.h"
 
 #define WINDOW_MIN ((uint64_t)256 * 1024)
 #define WINDOW_MAX ((uint64_t)8 * 1024 * 1024)
@@ -73,10 +75,10 @@ static void free_handle(struct vol_file *f)
         content_let_remote_go(x);
         /* A mapping may have written after the close. What was refused was told. */
         must_send = x->writers == 0 && x->kind != CONTENT_CLEAN && !x->is_removed &&
-                    !x->is_uploading && !x->is_upload_due && x->refused == 0;
+                    !x->is_uploading && x->refused == 0;
         content_unlock(x);
-        if (must_send)
-                content_upload_later(x);
+        if (must_send && content_queue(x) < 0)
+                log_warning("a file waits to be sent until the next sync: no room for a record");
         content_unref(x);
         free(f);
 }
@@ -169,22 +171,22 @@ static int open_content(struct volume *v, uint64_t node, struct content *x, int 
 {
         struct cached *c = cached_of(v);
         bool is_news = false;
-        int r = 0;
+        /* First of all it has a writer: what is half written is not sent. */
+        int r = new_handle(c, node, x, flags, &ret->file);
 
-        if (flags & O_TRUNC) {
+        if (r == 0 && (flags & O_TRUNC)) {
+                atomic_store(&ret->file->has_written, true);
                 content_lock(x);
                 r = content_start_whole(x, NULL);
                 is_news = content_account(x);
                 content_unlock(x);
+                if (r < 0)
+                        file_put(c, ret->file);
         }
         if (is_news)
                 contents_tell(c->contents);
-        if (r == 0)
-                r = new_handle(c, node, x, flags, &ret->file);
         if (r < 0)
                 return r;
-        if (flags & O_TRUNC)
-                atomic_store(&ret->file->has_written, true);
         content_used(x);
         refresh_attrs(c, node, x);
         ret->keep_cache = keeps_pages(c, node, x);
@@ -299,7 +301,7 @@ static int create_here(struct volume *v, struct vol_op *op, uint64_t parent, con
                 r = open_content(v, ret->node, x, flags & ~O_TRUNC, ret_opened);
                 if (r < 0) {
                         nodes_forget(&c->nodes, ret->node, 1);
-                        content_upload_later(x); /* it is there, empty */
+                        (void)content_queue(x); /* it is there, empty; else sync sends it */
                 }
         }
         content_unref(x);
@@ -527,7 +529,7 @@ ssize_t cached_write(struct volume *v, struct vol_op *op, struct vol_file *f, co
         return r < 0 ? r : (ssize_t)size;
 }
 
-static int send(struct volume *v, struct vol_op *op, struct vol_file *f)
+static int send(struct volume *v, struct vol_op *op, struct vol_file *f, bool is_awaited)
 {
         struct content *x = f->x;
         bool is_nothing;
@@ -540,6 +542,8 @@ static int send(struct volume *v, struct vol_op *op, struct vol_file *f)
         content_unlock(x);
         if (is_nothing)
                 return 0;
+        if (!is_awaited)
+                return content_queue(x);
         return op->may_wait ? content_upload(x, op->call) : -EINPROGRESS;
 }
 
@@ -552,7 +556,7 @@ int cached_flush(struct volume *v, struct vol_op *op, struct vol_file *f)
         content_lock(f->x);
         is_mine = f->can_write && (f->x->writers == 1 || atomic_load(&f->has_written));
         content_unlock(f->x);
-        r = is_mine ? send(v, op, f) : check_handle(v);
+        r = is_mine ? send(v, op, f, cached_of(v)->config.is_sync) : check_handle(v);
         if (r != -EINPROGRESS)
                 atomic_store(&f->has_written, false);
         return r;
@@ -561,7 +565,7 @@ int cached_flush(struct volume *v, struct vol_op *op, struct vol_file *f)
 int cached_fsync(struct volume *v, struct vol_op *op, struct vol_file *f, bool data_only)
 {
         (void)data_only; /* all that was changed goes together */
-        return send(v, op, f);
+        return send(v, op, f, true);
 }
 
 int cached_fallocate(struct volume *v, struct vol_op *op, struct vol_file *f, int mode,
@@ -642,69 +646,30 @@ static int set_here(struct content *x, unsigned what, const struct stat *to) REQ
         return r;
 }
 
-static void fill_set(struct change *to, const char *path, unsigned what, const struct stat *from)
-{
-        struct timespec now = clock_timespec(clock_real_ns());
-
-        *to = (struct change){.kind = CHANGE_SET,
-                              .path = path,
-                              .mode = from->st_mode & 07777,
-                              .atime = what & VOL_SET_ATIME ? from->st_atim : now,
-                              .mtime = what & VOL_SET_MTIME ? from->st_mtim : now,
-                              .error = -EINPROGRESS};
-        if (what & VOL_SET_MODE)
-                to->what |= FILE_SET_MODE;
-        if (what & (VOL_SET_ATIME | VOL_SET_ATIME_NOW))
-                to->what |= FILE_SET_ATIME;
-        if (what & (VOL_SET_MTIME | VOL_SET_MTIME_NOW))
-                to->what |= FILE_SET_MTIME;
-}
-
-/* Whether these were told of a file that has taken the place of x's; else they are completed. */
-static bool is_of_another(struct cached *c, struct content *x, struct stat *st)
-{
-        struct known k;
-
-        if (!cached_last_known(c, x, &k))
-                return false;
-        if (st->st_ino == 0)
-                st->st_ino = k.sandbox_ino; /* it stays the same file */
-        return k.sandbox_ino != 0 && st->st_ino != k.sandbox_ino;
-}
-
 /* In the sandbox, whose bytes stay the ones that are here. */
 static int set_there(struct cached *c, struct vol_op *op, struct content *x, unsigned what,
                      const struct stat *to)
 {
-        uint64_t sent_ns = clock_mono_ns(), epoch = volume_epoch(&c->v);
         _cleanup_(freep) char *path = NULL;
+        struct meta_fact f = {0};
         struct change change;
-        struct box *box;
         bool is_quiet, is_news;
+        struct stat st;
         int r = cached_content_path(c, x, &path);
 
-        if (r < 0)
-                return r == -ENOENT ? -ESTALE : r;
-        fill_set(&change, path, what, to);
-        r = cached_enter(c, op->call, &box);
+        if (r < 0 || !meta_get(c->meta, path, &f) || !f.exists)
+                return -ESTALE;
+        st = f.k.st;
+        r = cached_set(c, op, path, &f, what, to, &st);
         if (r < 0)
                 return r;
-        r = box_apply(box, op->call, &change, 1);
-        cached_leave(c, box);
-        if (r == 0 || change.error != -EINPROGRESS)
-                r = change.error;
-        if (r < 0) {
-                if (r == -ENOENT || r == -ESTALE)
-                        cached_untold(c, x);
-                return r;
-        }
-        if (!change.has_st || is_of_another(c, x, &change.st)) {
-                cached_untold(c, x); /* asked for when needed; the bytes then, too */
-                return 0;
-        }
-        cached_told(c, x, &change.st, sent_ns, epoch, true);
+        change = (struct change){.what = what & (VOL_SET_MTIME | VOL_SET_MTIME_NOW) ? FILE_SET_MTIME
+                                                                                    : 0,
+                                 .mtime = st.st_mtim,
+                                 .st = st};
         is_quiet = contents_is_quiet(c->contents);
         content_lock(x);
+        (void)content_adopt(x, &f.k, is_quiet); /* the version that it is done to */
         is_news = content_own_attrs(x, &change, is_quiet);
         content_unlock(x);
         if (is_news)
@@ -720,7 +685,9 @@ static int send_now(struct vol_op *op, struct content *x)
         content_lock(x);
         has_writers = x->writers > 0 || x->is_removed;
         content_unlock(x);
-        return has_writers ? 0 : content_upload(x, op->call);
+        if (has_writers)
+                return 0;
+        return x->s->c->config.is_sync ? content_upload(x, op->call) : content_queue(x);
 }
 
 /* cached_fill shows it as it is here. */
@@ -768,7 +735,7 @@ int contents_setattr(struct cached *c, struct vol_op *op, uint64_t node, struct 
         content_lock(x);
         was_here = x->kind != CONTENT_CLEAN || x->is_removed;
         is_here = was_here || (what & VOL_SET_SIZE) != 0;
-        if (!op->may_wait && (!is_here || (x->writers == 0 && !x->is_removed)))
+        if (!op->may_wait && c->config.is_sync && (!is_here || (x->writers == 0 && !x->is_removed)))
                 r = -EINPROGRESS; /* it is sent at once */
         else if (is_here)
                 r = set_here(x, what, to);

@@ -48,12 +48,34 @@ int cached_fact_of_name(struct cached *c, struct vol_op *op, uint64_t parent, co
 /* Last known attributes of a directory that has no path any more, but a handle; else false. */
 bool cached_removed_dir(struct cached *c, uint64_t node, struct stat *ret);
 
+/* What every change of a name begins with: it may be made, and there is room for more of them. */
+int cached_begin_change(struct cached *c, const struct vol_op *op, const char *name);
+/* And ends with: under `sync` it is in the sandbox, or that has said why not. */
+int cached_end_change(struct cached *c, struct vol_op *op, const char *path);
+/* 0, or -ENOTEMPTY: nothing is in the directory, or something is; or as cached_fact. */
+int cached_check_empty(struct cached *c, struct vol_op *op, const char *path);
+
 /*
- * Have one change carried out; *ret_source is of the request. What contradicts it is asked for
- * again later. On a worker.
+ * Set mode and times of what is at `path`, known as `f`; *ret (may be NULL) what it is then, with
+ * the inode of the sandbox.
  */
-int cached_apply(struct cached *c, struct vol_op *op, struct change *x,
-                 struct meta_source *ret_source);
+int cached_set(struct cached *c, struct vol_op *op, const char *path, const struct meta_fact *f,
+               unsigned what, const struct stat *to, struct stat *ret);
+
+/* A file that goes, with what is needed to see it go. */
+struct removal {
+        char *path;
+        struct content *x; /* NULL: none */
+        struct stat last; /* its attributes before */
+        ino_t sandbox_ino; /* 0: not known */
+        uint64_t node; /* with a reference, of a file with several names; 0: no matter */
+        bool goes_on; /* by another name */
+};
+/* rm->path is set. Always followed by cached_end_removal, after cached_removed if it was. */
+int cached_begin_removal(struct cached *c, struct vol_op *op, uint64_t parent, const char *name,
+                         const struct meta_fact *f, struct removal *rm);
+void cached_removed(struct cached *c, struct removal *rm);
+void cached_end_removal(struct cached *c, struct removal *rm);
 
 /* How deep the directory of what is at `path` is; 0: the root. */
 unsigned cached_depth(const char *path);

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "fs/volume/journal.h"
 #include "transport/base/cleanup.h"
 
 /* ---- records ---- */
@@ -21,6 +22,7 @@ static int write_record(struct content *x, const char *path, uint64_t id, bool i
                                  .is_only_here = x->is_only_here,
                                  .sets_mode = x->sets_mode,
                                  .mode = x->shown.st_mode & 07777,
+                                 .seq = journal_seq(x->s->journal),
                                  .base = x->version};
 
         if (x->has_own_mtime)
@@ -138,9 +140,9 @@ int content_start_whole(struct content *x, const char *path)
                 r = make_blob(x, path, &blob);
         if (r != 0)
                 return r == -ENOENT ? -ESTALE : r;
-        content_replace_blob(x, blob);
         if (x->record != 0)
                 dirty_remove(x->s->dir, x->record);
+        content_replace_blob(x, blob);
         x->record = path ? blob->id : 0;
         extents_done(&x->present);
         extents_done(&x->parts.dirty);

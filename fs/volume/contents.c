@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "fs/volume/journal.h"
 #include "fs/worker.h"
 #include "transport/base/cleanup.h"
 #include "transport/base/log.h"
@@ -87,11 +88,12 @@ bool contents_is_quiet(struct contents *s)
 bool content_account(struct content *x)
 {
         struct contents *s = x->s;
-        bool is_dirty = x->kind != CONTENT_CLEAN && !x->is_removed;
+        bool is_pinned = x->kind != CONTENT_CLEAN && !x->is_removed;
+        bool is_dirty = is_pinned && x->refused == 0; /* else it counts as unsent */
         uint64_t bytes = is_dirty ? extents_bytes(&x->parts.dirty) + extents_bytes(&x->sending) : 0;
         bool is_news = is_dirty != x->is_counted;
 
-        atomic_store(&x->is_pinned, is_dirty);
+        atomic_store(&x->is_pinned, is_pinned);
         atomic_fetch_add(&s->dirty_bytes, bytes - x->counted);
         x->counted = bytes;
         if (is_news) {
@@ -110,8 +112,12 @@ void contents_tell(struct contents *s)
 
 void contents_stats(struct cached *c, struct vol_stats *ret)
 {
-        *ret = (struct vol_stats){.dirty_files = atomic_load(&c->contents->dirty_files),
-                                  .dirty_bytes = atomic_load(&c->contents->dirty_bytes)};
+        struct journal *j = c->contents->journal;
+
+        *ret = (struct vol_stats){.dirty_files = atomic_load(&c->contents->dirty_files) +
+                                                 journal_count_names(j),
+                                  .dirty_bytes = atomic_load(&c->contents->dirty_bytes),
+                                  .unsent = journal_count_refused(j)};
 }
 
 /* ---- life ---- */
@@ -222,6 +228,26 @@ void content_unref(struct content *x)
         mutex_unlock(&s->lock);
         if (is_last)
                 destroy(x);
+}
+
+uint64_t content_record(struct content *x)
+{
+        uint64_t record;
+
+        content_lock(x);
+        record = x->record;
+        content_unlock(x);
+        return record;
+}
+
+bool content_is_whole(struct content *x)
+{
+        bool is;
+
+        content_lock(x);
+        is = x->kind == CONTENT_WHOLE && !x->is_in_place && !x->is_removed;
+        content_unlock(x);
+        return is;
 }
 
 bool content_is_pinned(const struct content *x)
@@ -546,7 +572,8 @@ bool content_own_attrs(struct content *x, const struct change *change, bool is_q
                 return false;
         if (is_only_set(x, change, is_quiet)) {
                 x->version = x->shown = change->st;
-                x->own_ctim = (struct timespec){0};
+                x->own_ctim = x->shown.st_ctim;
+                x->version.st_ctim = (struct timespec){0}; /* not known before it is asked for */
         } else {
                 take_other_version(x, &change->st);
                 is_news = atomic_load(&x->handles) > 0;
@@ -641,6 +668,7 @@ bool content_attrs(struct content *x, struct stat *st, uint64_t sent_ns)
         if (st->st_mode == 0 || !content_is_replaced(x, st)) {
                 if (st->st_mode != 0 && !content_is_outdated(x, sent_ns)) {
                         is_behind = is_being_read(x) && !same_version(&x->version, st);
+                        x->is_in_place |= st->st_nlink > 1;
                         if (!is_behind)
                                 (void)content_adopt(x, &k, false); /* the answer tells the kernel */
                 }
@@ -672,18 +700,6 @@ int content_follow(struct cached *c, struct vol_op *op, uint64_t node, const str
 
 /* ---- removals and renames ---- */
 
-/* Until no upload is under way; none starts then. */
-static int hold(struct content *x, struct vol_op *op) REQUIRES(x->lock)
-{
-        int r = 0;
-
-        while (r == 0 && x->is_uploading)
-                r = op->may_wait ? content_wait(x, op->call) : -EINPROGRESS;
-        if (r == 0)
-                x->held++;
-        return r;
-}
-
 static void let_go(struct content *x) REQUIRES(x->lock)
 {
         assert(x->held > 0);
@@ -691,92 +707,70 @@ static void let_go(struct content *x) REQUIRES(x->lock)
         cond_broadcast(&x->changed);
 }
 
-int content_before_removal(struct cached *c, struct vol_op *op, struct content *x)
+int content_before_removal(struct content *x, struct vol_op *op)
 {
-        int r;
+        int r = 0;
 
-        (void)c; /* x knows it */
         content_lock(x);
-        r = hold(x, op);
-        if (r == 0 && atomic_load(&x->handles) > 0 && !x->is_only_here &&
+        if (atomic_load(&x->handles) > 0 && !x->is_only_here && !x->is_removed &&
             !extents_cover(&x->present, 0, x->parts.size)) {
                 r = op->may_wait ? content_keep(x, op->call) : -EINPROGRESS;
                 if (r == -ENOENT || r == -ESTALE)
                         r = 0; /* it is gone there already */
-                if (r < 0)
-                        let_go(x);
         }
-        if (r == 0)
-                r = x->is_only_here;
         content_unlock(x);
         return r;
 }
 
-void content_after_removal(struct cached *c, struct content *x, bool is_removed,
-                           const struct stat *last)
+void content_after_removal(struct content *x, const struct stat *last)
 {
-        bool is_news = false;
+        bool is_news;
 
         content_lock(x);
-        if (is_removed) {
-                if (last)
-                        x->last = *last;
-                x->is_removed = true;
-                content_unpin(x);
-                is_news = content_account(x);
-        }
-        let_go(x);
+        if (last)
+                x->last = *last;
+        x->is_removed = true;
+        content_unpin(x);
+        is_news = content_account(x);
         content_unlock(x);
         if (is_news)
-                contents_tell(c->contents);
+                contents_tell(x->s);
 }
 
-int content_before_rename(struct cached *c, struct vol_op *op, struct content *x, bool is_whole)
+int content_hold(struct content *x, struct vol_op *op)
 {
-        bool must_send;
-        int r;
+        int r = content_upload(x, op->call);
 
-        (void)c; /* x knows it */
-        for (;;) {
-                content_lock(x);
-                r = hold(x, op);
-                must_send = r == 0 && x->kind != CONTENT_CLEAN && (x->is_only_here || is_whole);
-                if (must_send) {
-                        let_go(x);
-                        r = op->may_wait ? 0 : -EINPROGRESS;
-                }
-                content_unlock(x);
-                if (must_send && r == 0)
-                        r = content_upload(x, op->call);
-                if (!must_send || r < 0)
-                        return r;
-        }
+        if (r < 0)
+                return r;
+        content_lock(x);
+        while (r == 0 && x->is_uploading)
+                r = content_wait(x, op->call);
+        if (r == 0)
+                x->held++;
+        content_unlock(x);
+        return r;
 }
 
-void content_after_rename(struct cached *c, struct content *x)
+void content_let_go(struct content *x, bool is_linked)
 {
-        bool is_pinned;
+        content_lock(x);
+        x->is_in_place |= is_linked;
+        let_go(x);
+        content_unlock(x);
+}
+
+void content_moved(struct content *x)
+{
         int r;
 
-        (void)c; /* x knows it */
         content_lock(x);
         x->moves++;
-        is_pinned = x->kind != CONTENT_CLEAN;
         content_unlock(x);
-        r = is_pinned ? content_note(x) : 0;
+        r = content_is_pinned(x) ? content_note(x) : 0;
         if (r < 0)
                 log_error("ignoring that a record of what waits to be sent was not renewed: %s",
                           errno_name(r));
-        content_lock(x);
-        let_go(x);
-        content_unlock(x);
-}
-
-void content_linked(struct content *x)
-{
-        content_lock(x);
-        x->is_in_place = true;
-        content_unlock(x);
 }
 
 /* ---- the volume's life ---- */
@@ -800,9 +794,12 @@ void contents_gone(struct cached *c)
 static int restore(struct contents *s, struct dirty_found *f)
 {
         struct known k = {.epoch = 0};
+        _cleanup_(freep) char *path = journal_find_path(s->journal, f->id, f->path, f->record.seq);
         struct content *x;
         int r;
 
+        if (!path)
+                return -ENOMEM;
         k.st = f->record.base;
         k.st.st_mode = S_IFREG | f->record.mode;
         k.st.st_nlink = 1;
@@ -830,11 +827,33 @@ static int restore(struct contents *s, struct dirty_found *f)
         (void)content_account(x); /* nobody looks yet */
         content_unlock(x);
         if (r == 0)
-                r = cached_restore(s->c, f->path, &k.st, x);
-        if (r == 0)
-                content_upload_later(x);
-        content_unref(x);
+                r = cached_restore(s->c, path, &k.st, x);
+        content_unref(x); /* its entry has one */
         return r;
+}
+
+struct finding {
+        struct journal_restore head; /* first */
+        struct contents *s;
+};
+
+/* Nobody else knows them yet. */
+static struct content *find_record(struct journal_restore *to, uint64_t record, int refused,
+                                   uint64_t *ret_changes) NO_THREAD_SAFETY_ANALYSIS
+{
+        struct contents *s = ((struct finding *)(void *)to)->s; /* its head */
+
+        list_for_each (l, &s->all) {
+                struct content *x = list_entry(l, struct content, of_all);
+
+                if (x->record != record)
+                        continue;
+                x->refused = refused;
+                (void)content_account(x); /* nor looks */
+                *ret_changes = x->changes;
+                return content_ref(x);
+        }
+        return NULL;
 }
 
 static int restore_all(struct contents *s)
@@ -844,6 +863,8 @@ static int restore_all(struct contents *s)
         size_t count = 0;
         int r = dirty_find(s->dir, &found, &count, &max);
 
+        if (r == 0)
+                r = journal_load(s->journal);
         atomic_store(&s->spool.next_id, max + 1);
         for (size_t i = 0; i < count; i++) {
                 int e = restore(s, &found[i]);
@@ -856,12 +877,16 @@ static int restore_all(struct contents *s)
                 dirty_found_done(&found[i]);
         }
         free(found);
+        if (r == 0) {
+                journal_attach(s->journal, &(struct finding){{find_record}, s}.head);
+                r = contents_queue_all(s); /* those that no change is queued for */
+        }
         return r;
 }
 
 bool volume_cached_has_dirty(int dir)
 {
-        return dirty_any(dir);
+        return dirty_any(dir) || journal_any(dir);
 }
 
 int contents_new(struct cached *c, const struct volume_cached_config *config, struct contents **ret)
@@ -885,6 +910,8 @@ int contents_new(struct cached *c, const struct volume_cached_config *config, st
         r = prefetch_new(&s->prefetch);
         if (r == 0)
                 r = workers_new(threads, &s->workers);
+        if (r == 0)
+                r = send_new(s);
         c->contents = s;
         if (r == 0)
                 r = restore_all(s);
@@ -916,6 +943,7 @@ void contents_free(struct contents *s)
 {
         if (!s || s->is_stuck)
                 return;
+        journal_free(s->journal);
         assert(list_is_empty(&s->all));
         prefetch_free(s->prefetch);
         closep(&s->dir);

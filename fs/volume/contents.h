@@ -2,7 +2,7 @@
 /*
  * The bytes of regular files, for the content half of the cached volume only: contents.c (objects,
  * versions, the bound on what is kept, the hooks of cached.h), fill.c (downloads), change.c (what is
- * written), upload.c, prefetch.c, cached_files.c (the operations of open files).
+ * written), upload.c, send.c, prefetch.c, cached_files.c (the operations of open files).
  *
  * Versions: a content is the bytes of one version of the sandbox's file (mtime and size; inode and
  *           ctime where both sides tell them), as far as they are `present`. When another version
@@ -89,7 +89,8 @@ struct content {
         enum content_kind kind GUARDED_BY(lock);
         uint64_t record GUARDED_BY(lock); /* number of its record on disk; 0: none */
         uint64_t changes GUARDED_BY(lock); /* counts them */
-        bool is_only_here GUARDED_BY(lock); /* the sandbox never had it */
+        atomic_bool is_only_here; /* the sandbox has no file of its name; changed under lock or
+                                     before its change leaves the journal */
         bool sets_mode GUARDED_BY(lock);
         bool has_own_mtime GUARDED_BY(lock); /* somebody set it since the last write */
         bool is_in_place GUARDED_BY(lock); /* no file may be made beside it, or it has more names */
@@ -97,7 +98,6 @@ struct content {
         struct stat last GUARDED_BY(lock); /* its attributes then */
 
         bool is_uploading GUARDED_BY(lock);
-        bool is_upload_due GUARDED_BY(lock); /* in the background */
         unsigned moves GUARDED_BY(lock); /* counts renames of it */
         unsigned held GUARDED_BY(lock); /* by renames and removals: no upload starts */
         unsigned writers GUARDED_BY(lock); /* handles that may write */
@@ -123,6 +123,7 @@ struct contents {
         char owner[32];
         struct workers *workers;
         struct prefetch *prefetch;
+        struct journal *journal; /* own lock */
 
         atomic_uint_fast64_t dirty_files, dirty_bytes;
         atomic_uint_fast64_t told_ns; /* when `changed` was called last */
@@ -136,8 +137,9 @@ struct contents {
         struct list all GUARDED_BY(lock);
         size_t count GUARDED_BY(lock);
         struct list calls GUARDED_BY(lock); /* of threads of ours, to cancel */
-        bool is_retry_due GUARDED_BY(lock);
-        unsigned retries GUARDED_BY(lock); /* in a row, for the back-off */
+        bool is_sending GUARDED_BY(lock); /* the sender runs */
+        bool is_send_due GUARDED_BY(lock); /* or will, by this number of the workers' */
+        uint64_t send_id GUARDED_BY(lock);
 };
 
 /* An open handle. */
@@ -172,6 +174,8 @@ struct content *content_new(struct contents *s, const struct known *k);
  */
 int contents_of_node(struct contents *s, uint64_t node, const struct known *k,
                      struct content **ret);
+uint64_t content_record(struct content *x); /* of what waits to be sent; 0 */
+bool content_is_whole(struct content *x); /* all its bytes are ours, under one name */
 void content_used(struct content *x); /* lately. No lock held */
 void contents_trim(struct contents *s); /* drop what is over the bound. No lock held */
 
@@ -265,14 +269,16 @@ int content_note(struct content *x) EXCLUDES(x->lock);
 /* The sandbox has all of it, or nobody needs it any more: no record, not pinned. */
 void content_unpin(struct content *x) REQUIRES(x->lock);
 
-/* ---- upload.c ---- */
+/* ---- send.c ---- */
 
-/* Send what is dirty; returns when all that was written before is there. 0 or -errno. */
+/* What is dirty goes to the end of the journal; nothing if it is there already. */
+int content_queue(struct content *x) EXCLUDES(x->lock);
+/* And returns when it is in the sandbox, with all that was queued before. 0 or -errno. */
 int content_upload(struct content *x, struct call *call) EXCLUDES(x->lock);
-/* The same for all contents that have anything. The first error. */
+/* The same for all contents that have anything. */
 int contents_upload_all(struct contents *s, struct call *call);
-/* Soon, on a thread of ours. */
-void content_upload_later(struct content *x) EXCLUDES(x->lock);
+int contents_queue_all(struct contents *s);
+int send_new(struct contents *s); /* the journal and what sends it */
 
 /* ---- prefetch.c ---- */
 

@@ -45,6 +45,8 @@ static int fill_record(struct record *to, const struct dirty_record *from)
         if (r == 0)
                 r = add_time(to, "mtime", from->mtime);
         if (r == 0)
+                r = record_addf(to, "seq", "%" PRIu64, from->seq);
+        if (r == 0)
                 r = record_addf(to, "base_size", "%" PRIu64, (uint64_t)from->base.st_size);
         if (r == 0)
                 r = record_addf(to, "base_ino", "%" PRIu64, (uint64_t)from->base.st_ino);
@@ -126,6 +128,7 @@ static int read_record(int dir, uint64_t id, struct dirty_found *ret)
                 .sets_mode = get_number(r, "sets_mode", 10) != 0,
                 .mode = (mode_t)get_number(r, "mode", 8) & 07777,
                 .mtime = get_time(r, "mtime"),
+                .seq = get_number(r, "seq", 10),
         };
         ret->record.base.st_size = (off_t)get_number(r, "base_size", 10);
         ret->record.base.st_ino = (ino_t)get_number(r, "base_ino", 10);
@@ -417,6 +420,8 @@ int dirty_find(int dir, struct dirty_found **ret, size_t *ret_count, uint64_t *r
 
                 if (e == 0)
                         count++;
+                else if (e == -ENOENT)
+                        dirty_remove(dir, records.at[i]); /* its bytes were given up */
                 else
                         log_error("changes that wait to be sent (r-%016" PRIx64
                                   ") can't be read: %s",

@@ -31,6 +31,7 @@ struct dirty_record {
         bool sets_mode; /* the mode is to be set there, too */
         mode_t mode;
         struct timespec mtime; /* {0, 0}: that of b-ID */
+        uint64_t seq; /* the journal's latest change that `path` knows of */
         struct stat base; /* st_mtim, st_size, st_ino, st_ctim of the changed file */
 };
 

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fs/volume/journal.h"
 #include "fs/worker.h"
 #include "transport/base/cleanup.h"
 
@@ -219,14 +220,15 @@ static int run_part(struct content *x, struct call *call, struct content_fetch *
         size_t size = (size_t)(f->end - f->start);
         _cleanup_(freep) char *data = malloc(size);
         unsigned generation = x->generation;
+        struct known k = {.epoch = volume_epoch(&c->v), .sent_ns = clock_mono_ns()};
         bool is_unseen = false;
-        struct known k;
+        uint64_t begin_ns;
         struct box *box;
         ssize_t n = -ENOMEM;
         int r;
 
         content_unlock(x);
-        r = data ? cached_enter(c, call, &box) : -ENOMEM;
+        r = data ? cached_enter_for(c, call, x, &box) : -ENOMEM;
         content_lock(x);
         if (r < 0)
                 return r;
@@ -234,10 +236,10 @@ static int run_part(struct content *x, struct call *call, struct content_fetch *
         if (r == 0 && x->generation == generation) {
                 is_unseen = is_just_seen(x, size);
                 content_unlock(x);
-                k = (struct known){.epoch = volume_epoch(&c->v), .sent_ns = clock_mono_ns()};
+                begin_ns = clock_mono_ns();
                 n = box_file_read(x->remote, call, data, size, f->start, is_unseen ? NULL : &k.st);
                 if (n >= 0 && size <= SMALL_CALL)
-                        contents_measured(x->s, clock_mono_ns() - k.sent_ns);
+                        contents_measured(x->s, clock_mono_ns() - begin_ns);
                 if (n >= 0 && !is_unseen && !S_ISREG(k.st.st_mode))
                         n = -EPROTO;
                 if (n >= 0 && !is_unseen)
@@ -399,16 +401,22 @@ static size_t find_paths(struct contents *s, struct small_fetch *w, char **paths
 static int ask_small(struct contents *s, struct call *call, struct small_fetch *w, char **paths,
                      size_t count)
 {
-        struct box *box;
-        int r = cached_enter(s->c, call, &box);
+        struct box *box = NULL;
+        uint64_t begin_ns;
+        int r = 0;
 
-        if (r < 0)
-                return r;
         w->sent_ns = clock_mono_ns();
         w->epoch = volume_epoch(&s->c->v);
+        for (size_t i = 0; r == 0 && i < count; i++)
+                r = journal_settle(s->journal, call, paths[i]);
+        if (r == 0)
+                r = cached_enter(s->c, call, NULL, &box);
+        if (r < 0)
+                return r;
+        begin_ns = clock_mono_ns();
         r = box_fetch(box, call, (const char *const *)paths, count, CONTENT_SMALL, &w->sink);
         if (r == 0 && count == 1)
-                contents_measured(s, clock_mono_ns() - w->sent_ns);
+                contents_measured(s, clock_mono_ns() - begin_ns);
         cached_leave(s->c, box);
         return r;
 }
@@ -546,7 +554,7 @@ int content_keep_remote(struct content *x, struct call *call)
         int r;
 
         content_unlock(x);
-        r = cached_enter(c, call, &box);
+        r = cached_enter_for(c, call, x, &box);
         content_lock(x);
         if (r < 0)
                 return r;

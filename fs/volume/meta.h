@@ -146,9 +146,13 @@ void meta_own_times(struct meta *m, const char *path, const struct meta_source *
 /* (new_path) is one more name of what is at `path`. */
 int meta_linked(struct meta *m, const char *path, const char *new_path,
                 const struct meta_source *source, const struct stat *st, uint64_t now_ns);
-/* It has other attributes; has_times: its times were set, too. */
+/* It has other attributes; is_here: by a change that the sandbox doesn't know yet. */
 void meta_set(struct meta *m, const char *path, const struct meta_source *source,
-              const struct stat *st, bool has_times, uint64_t now_ns);
+              const struct stat *st, bool is_here, uint64_t now_ns);
+/* So are some of files with several names: what is known of any such is older than that. */
+void meta_links_sent(struct meta *m, uint64_t now_ns);
+/* A change of this name is in the sandbox now: the times that its directory got are still ours. */
+void meta_sent(struct meta *m, const char *path, const struct meta_source *source);
 /* It was removed; pinned ones too. */
 void meta_removed(struct meta *m, const char *path, const struct meta_source *source,
                   uint64_t now_ns);

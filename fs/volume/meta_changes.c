@@ -120,7 +120,7 @@ int meta_linked(struct meta *m, const char *path, const char *new_path,
 }
 
 void meta_set(struct meta *m, const char *path, const struct meta_source *source,
-              const struct stat *st, bool has_times, uint64_t now_ns)
+              const struct stat *st, bool is_here, uint64_t now_ns)
 {
         uint32_t slot;
 
@@ -130,13 +130,36 @@ void meta_set(struct meta *m, const char *path, const struct meta_source *source
         slot = tree_seek(m, path);
         if (slot != 0 && (tree_at(m, slot)->flags & IS_ABSENT) == 0 &&
             ((tree_at(m, slot)->mode ^ st->st_mode) & S_IFMT) == 0) {
-                if (has_times)
-                        tree_at(m, slot)->flags &= (uint8_t) ~(TIMES_OURS | TIMES_OPEN);
+                struct entry *e = tree_at(m, slot);
+
+                if (is_here)
+                        e->flags &= (uint8_t) ~(TIMES_OURS | TIMES_OPEN);
                 tree_learn(m, slot, source, st, NULL, false);
-                tree_at(m, slot)->set_ns = now_ns;
-                tree_note_links(m, tree_at(m, slot), now_ns);
+                if (is_here && !S_ISREG(st->st_mode))
+                        tree_own_times(e, source);
+                e->set_ns = now_ns;
+                tree_note_links(m, e, now_ns);
         }
         tree_unlock(m);
+}
+
+void meta_links_sent(struct meta *m, uint64_t now_ns)
+{
+        mutex_lock(&m->lock);
+        m->links_ns = now_ns;
+        mutex_unlock(&m->lock);
+}
+
+void meta_sent(struct meta *m, const char *path, const struct meta_source *source)
+{
+        bool is_shadowed;
+        uint32_t dir;
+
+        mutex_lock(&m->lock);
+        dir = tree_resolve(m, TREE_ROOT, path, tree_dir_size(path), 0, &is_shadowed);
+        if (dir != 0 && (tree_at(m, dir)->flags & TIMES_OURS) != 0)
+                tree_own_times(tree_at(m, dir), source);
+        mutex_unlock(&m->lock);
 }
 
 void meta_removed(struct meta *m, const char *path, const struct meta_source *source,

@@ -568,7 +568,7 @@ static int carry_out(struct cached *c, struct call *call, const struct plan *p,
                      struct meta_source *source, struct flight *f, size_t *ret_count)
 {
         struct box *box;
-        int r = cached_enter(c, call, &box);
+        int r = cached_enter(c, call, p->path, &box);
 
         if (r < 0)
                 return r;

@@ -86,6 +86,12 @@ enum vol_set {
 struct vol_stats {
         uint64_t dirty_files;
         uint64_t dirty_bytes;
+        uint64_t unsent; /* changes that the sandbox refused */
+};
+
+/* For vol_ops.unsent: a change that was refused. Called under a lock: take notes only. */
+struct vol_unsent_sink {
+        void (*one)(struct vol_unsent_sink *to, const char *path, int error, const char *sentence);
 };
 
 struct vol_ops {
@@ -149,6 +155,14 @@ struct vol_ops {
          * it always is. On a worker, may_wait set.
          */
         int (*sync)(struct volume *v, struct vol_op *op);
+        /*
+         * The changes that the sandbox refused (not sync's failure): named, oldest first; all queued
+         * once more, for sync to send; given up, those about this path below fs/ (-ENOENT: none
+         * are). From memory and the local disk. NULL: nothing is ever refused later.
+         */
+        void (*unsent)(struct volume *v, struct vol_unsent_sink *to);
+        int (*retry)(struct volume *v);
+        int (*discard)(struct volume *v, const char *path);
         /* What has not been delivered; from memory. NULL: nothing ever. */
         void (*stats)(struct volume *v, struct vol_stats *ret);
 
@@ -218,6 +232,7 @@ struct volume_config {
         uint64_t attr_ttl_ns; /* at most 1 s */
         bool has_raw_symlinks; /* readlink gives the text as it is */
         bool is_readonly;
+        bool is_sync; /* a change is in the sandbox when it is answered (cached volume) */
 };
 
 /* How the cached volume reaches its sandbox. Called on workers, and from memory. */

@@ -24,7 +24,7 @@
 /* ---- making ---- */
 
 struct making {
-        enum making_what { MAKE_FILE, MAKE_DIR, MAKE_LINK } what;
+        enum making_what { MAKE_FILE, MAKE_UNNAMED, MAKE_DIR, MAKE_LINK } what;
         int dir;
         const char *name;
         const char *target; /* of MAKE_LINK */
@@ -40,6 +40,7 @@ static int make_once(const struct making *m)
                 r = openat(m->dir, m->name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
                            0600);
                 break;
+        case MAKE_UNNAMED: r = openat(m->dir, ".", O_WRONLY | O_TMPFILE | O_CLOEXEC, 0600); break;
         case MAKE_DIR: r = mkdirat(m->dir, m->name, 0700); break;
         case MAKE_LINK: r = symlinkat(m->target, m->dir, m->name); break;
         }
@@ -52,7 +53,7 @@ static int make_and_give(const struct place *p, const struct making *m)
 
         if (fd < 0)
                 return fd;
-        if (m->what != MAKE_FILE)
+        if (m->what == MAKE_DIR || m->what == MAKE_LINK)
                 return creds_give_at(&p->creds, m->dir, m->name);
         r = creds_give(&p->creds, fd);
         if (r < 0)
@@ -168,22 +169,50 @@ static int move(int dir, const char *temp, const char *name, const struct change
         return renameat(dir, temp, dir, name) < 0 ? -errno : 0;
 }
 
+/* It has none until it is whole: death leaves nothing. */
+static int give_name(int fd, int dir, const char *name)
+{
+        char self[64];
+
+        (void)snprintf(self, sizeof(self), "/proc/self/fd/%d", fd);
+        return linkat(AT_FDCWD, self, dir, name, AT_SYMLINK_FOLLOW) < 0 ? -errno : 0;
+}
+
+/* A file of its own, without a name where the file system can; *ret_is_named: as m->name. */
+static int make_file(const struct place *p, struct making *m, bool *ret_is_named)
+{
+        int fd;
+
+        m->what = MAKE_UNNAMED;
+        fd = make(p, m);
+        *ret_is_named = fd == -EOPNOTSUPP || fd == -EISDIR || fd == -ENOENT;
+        m->what = MAKE_FILE;
+        return *ret_is_named ? make(p, m) : fd;
+}
+
 static int store(const struct place *p, struct change *x, struct call *c)
 {
         char temp[sizeof(PLACE_TEMP) + RANDOM_ID_SIZE], id[RANDOM_ID_SIZE];
         const char *name = NULL;
         _cleanup_(closep) int dir = place_open_parent(p, x->path, &name);
         _cleanup_(closep) int fd = -1;
-        struct making m = {.what = MAKE_FILE, .dir = dir, .name = temp};
+        struct making m = {.dir = dir, .name = temp};
+        bool is_named = false;
         int r = dir < 0 ? dir : random_id(id);
 
         if (r < 0)
                 return r;
         (void)snprintf(temp, sizeof(temp), PLACE_TEMP "%s", id);
-        fd = make(p, &m);
+        fd = make_file(p, &m, &is_named);
         if (fd < 0)
                 return fd;
         r = fill(fd, x, c);
+        if (r == 0 && !is_named && (x->flags & CHANGE_EXCLUSIVE)) {
+                r = give_name(fd, dir, name);
+                return r == 0 ? note(fd, x) : r;
+        }
+        if (r == 0 && !is_named)
+                r = give_name(fd, dir, temp);
         if (r == 0)
                 r = move(dir, temp, name, x);
         if (r < 0) {

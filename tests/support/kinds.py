@@ -101,6 +101,7 @@ WORDS = ("blocks", "fifos", "hard-links", "long-paths")
 
 REMOTE = {"blocks": "SFTP doesn't tell which parts of a file are holes",
           "fifos": "no provider call makes one",
+          "hard-links": "a queued change can't say how many names a file has; -o sync makes them",
           "long-paths": "provider calls name files by whole paths, which end at PATH_MAX"}
 
 LOCAL = Kind("local")

@@ -23,6 +23,9 @@ struct list {
         for (struct list *pos = (head)->next, *tmp = pos->next; pos != (head);                     \
              pos = tmp, tmp = pos->next)
 
+#define list_for_each_reverse(pos, head)                                                           \
+        for (struct list *pos = (head)->prev; pos != (head); pos = pos->prev)
+
 static inline void list_init(struct list *l)
 {
         l->prev = l->next = l;
@@ -52,4 +55,15 @@ static inline void list_remove(struct list *l)
         l->prev->next = l->next;
         l->next->prev = l->prev;
         list_init(l);
+}
+
+/* The first, removed; NULL: there is none. */
+static inline struct list *list_take_first(struct list *head)
+{
+        struct list *l = head->next;
+
+        if (l == head)
+                return NULL;
+        list_remove(l);
+        return l;
 }

@@ -24,6 +24,7 @@ struct world {
         char state[64]; /* the volume's directory */
         uint64_t spool_max;
         uint64_t ttl_ns;
+        bool is_journaled; /* changes wait; else each is sent before it is answered */
         atomic_bool is_quiet;
         atomic_uint node_events, page_events;
 };
@@ -51,11 +52,12 @@ static bool on_quiet(void *ctx)
 static inline bool world_mount(struct world *w)
 {
         struct volume_events events = {on_node, on_entry, on_quiet, w};
-        struct volume_cached_config config = {.base = {.attr_ttl_ns = w->ttl_ns},
-                                              .box = fake_box_volume(&w->box),
-                                              .dir = open(w->state, O_RDONLY | O_DIRECTORY),
-                                              .owner = "owner",
-                                              .spool_max = w->spool_max};
+        struct volume_cached_config config = {
+                .base = {.attr_ttl_ns = w->ttl_ns, .is_sync = !w->is_journaled},
+                .box = fake_box_volume(&w->box),
+                .dir = open(w->state, O_RDONLY | O_DIRECTORY),
+                .owner = "owner",
+                .spool_max = w->spool_max};
 
         if (!CHECK(config.dir >= 0) || !CHECK_EQ(volume_cached_new(&config, &events, &w->v), 0))
                 return false;
@@ -282,6 +284,14 @@ static inline uint64_t dirty_files(struct world *w)
 
         w->ops->stats(w->v, &s);
         return s.dirty_files;
+}
+
+static inline uint64_t unsent(struct world *w)
+{
+        struct vol_stats s;
+
+        w->ops->stats(w->v, &s);
+        return s.unsent;
 }
 
 static inline int sync_all(struct world *w)

@@ -361,12 +361,11 @@ static int store(struct fake_box *f, const struct change *x)
         static atomic_uint serial;
         char name[PATH_MAX];
         _cleanup_(closep) int fd = -1;
-        const char *slash = strrchr(x->path, '/');
         int r = 0;
 
-        (void)snprintf(name, sizeof(name), "%.*s.fake-%u", slash ? (int)(slash - x->path) + 1 : 0,
-                       x->path, atomic_fetch_add(&serial, 1));
-        fd = openat(f->dir, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+        /* Not beside it: one that a killed process left must not keep a directory from going. */
+        (void)snprintf(name, sizeof(name), ".fake-%u", atomic_fetch_add(&serial, 1));
+        fd = openat(f->dir, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
         if (fd < 0)
                 return -errno;
         if (x->from)

@@ -1,0 +1,594 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The journal's sender: one run of changes at a time, on a thread of the volume's own.
+ *
+ * Failures: no connection, no answer: what was not answered stays in front, and is tried again, ever
+ *           less often, or when somebody waits. Refused for good: `failed` is told, and it is kept
+ *           as unsent.
+ */
+
+#include "fs/volume/contents.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fs/volume/cached_parts.h"
+#include "fs/volume/journal.h"
+#include "fs/volume/refresh.h"
+#include "fs/volume/upload.h"
+#include "fs/worker.h"
+#include "transport/base/cleanup.h"
+#include "transport/base/log.h"
+
+#define RUN_MAX 512
+#define RUN_BYTES ((uint64_t)8 * 1024 * 1024) /* then it is answered, and who waits sees it move */
+
+/* A run on its way. */
+struct run {
+        struct contents *s;
+        struct call *call;
+        struct waiting *all[RUN_MAX];
+        size_t count;
+        struct sending sent[RUN_MAX]; /* of those with content; x NULL: none was begun */
+        struct stat attrs[RUN_MAX]; /* of those, what they are now */
+        int results[RUN_MAX]; /* as journal_note_answers has them */
+        size_t first[RUN_MAX], changes[RUN_MAX]; /* of each, in `change` */
+        struct change *change; /* up to SENDING_CHANGES for each */
+        size_t change_count;
+        uint64_t bytes;
+        struct meta_source source;
+        bool is_filled;
+};
+
+/* ---- the journal's view of contents ---- */
+
+static struct waiting **slot_of(struct content *x)
+{
+        return &x->head.waiting;
+}
+
+static bool is_only_here(const struct content *x)
+{
+        return atomic_load(&x->is_only_here);
+}
+
+static void set_there(struct content *x)
+{
+        atomic_store(&x->is_only_here, false);
+}
+
+/* ---- what is sent ---- */
+
+static void fill_name(const struct waiting *w, struct change *to)
+{
+        static struct file_source nothing; /* of size 0: never read */
+
+        *to = (struct change){.kind = w->kind,
+                              .path = w->path,
+                              .to = w->to,
+                              .flags = w->flags,
+                              .what = w->what,
+                              .mode = w->mode,
+                              .atime = w->atime,
+                              .mtime = w->mtime,
+                              .from = w->kind == CHANGE_STORE ? &nothing : NULL};
+}
+
+/*
+ * 0: there is nothing to send; else how many changes, or -errno. A file that somebody has begun to
+ * write anew waits for the end of that, unless all there is was asked for.
+ */
+static int fill_content(const struct waiting *w, struct sending *sent, struct change *to,
+                        struct call *call)
+{
+        struct content *x = w->x;
+        int r = 0;
+
+        content_lock(x);
+        while (r == 0 && x->held > 0)
+                r = content_wait(x, call);
+        if (r == 0 && x->kind != CONTENT_CLEAN && !x->is_removed &&
+            (w->is_forced || x->kind != CONTENT_WHOLE || x->writers == 0 ||
+             x->changes == w->changes)) {
+                r = sending_begin(x, w->path, sent);
+                if (r == 0)
+                        r = 1;
+        }
+        content_unlock(x);
+        return r <= 0 ? r : sending_fill(sent, to);
+}
+
+static void fill(struct run *run)
+{
+        for (size_t i = 0; i < run->count; i++) {
+                const struct waiting *w = run->all[i];
+                int n = 1;
+
+                if (run->bytes >= RUN_BYTES) {
+                        journal_give_back(run->s->journal, run->all + i, run->count - i);
+                        run->count = i;
+                        break;
+                }
+
+                if (w->x)
+                        n = fill_content(w, &run->sent[i], run->change + run->change_count,
+                                         run->call);
+                else
+                        fill_name(w, run->change + run->change_count);
+                run->first[i] = run->change_count;
+                run->changes[i] = n > 0 ? (size_t)n : 0;
+                run->sent[i].error = n < 0 ? n : 0;
+                run->sent[i].count = run->changes[i];
+                run->change_count += run->changes[i];
+                run->bytes += n > 0 && w->x ? run->sent[i].size : 0;
+        }
+}
+
+/* ---- what came of it ---- */
+
+/* Not the sandbox's refusal: it is tried again. */
+static bool is_passing(int error)
+{
+        switch (error) {
+        case -EHOSTUNREACH:
+        case -EHOSTDOWN:
+        case -ETIMEDOUT:
+        case -ECONNRESET:
+        case -ECONNREFUSED:
+        case -ENOTCONN:
+        case -EPIPE:
+        case -EPROTO:
+        case -EINTR:
+        case -EAGAIN:
+        case -EINPROGRESS:
+        case -ENOMEM: return true;
+        default: return false;
+        }
+}
+
+static bool is_link_to(struct box *box, struct call *call, const struct waiting *w)
+{
+        char text[META_TARGET_MAX + 1];
+
+        return box_readlink(box, call, w->path, text, sizeof(text)) == 0 &&
+               strcmp(text, w->to) == 0;
+}
+
+static bool is_directory(struct box *box, struct call *call, const struct waiting *w)
+{
+        struct stat st;
+
+        return box_stat(box, call, w->path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+/* What it is for is so, though it says that it failed. */
+static bool is_so_anyway(struct journal *j, struct box *box, struct call *call,
+                         const struct waiting *w, int error)
+{
+        switch (w->kind) {
+        case CHANGE_UNLINK:
+        case CHANGE_RMDIR:
+                return error == -ENOENT || (w->may_be_done && journal_is_made_later(j, w));
+        case CHANGE_SET: return error == -ENOENT;
+        case CHANGE_RENAME: return error == -ENOENT && w->may_be_done;
+        case CHANGE_MKDIR: return error == -EEXIST && is_directory(box, call, w);
+        case CHANGE_SYMLINK: return error == -EEXIST && is_link_to(box, call, w);
+        case CHANGE_STORE:
+        case CHANGE_WRITE:
+        case CHANGE_LINK: break;
+        }
+        return false;
+}
+
+static void learn_name(const struct run *run, const struct waiting *w, const struct change *x)
+{
+        struct cached *c = run->s->c;
+
+        if (!x->has_st || w->kind == CHANGE_RENAME || journal_is_overtaken(run->s->journal, w))
+                return;
+        meta_set(c->meta, w->path, &run->source, &x->st, false, clock_mono_ns());
+}
+
+static int answer_name(const struct run *run, const struct waiting *w, const struct change *x,
+                       struct box *box)
+{
+        int error = x->error;
+
+        if (error < 0 && box && is_so_anyway(run->s->journal, box, run->call, w, error))
+                return 0;
+        if (error == 0)
+                learn_name(run, w, x);
+        return is_passing(error) ? -EINPROGRESS : error;
+}
+
+/* No file may be made beside it, but perhaps it can be written itself. */
+static bool may_go_in_place(struct content *x, int error)
+{
+        bool may;
+
+        content_lock(x);
+        may = (error == -EACCES || error == -EPERM) && !x->is_in_place &&
+              !atomic_load(&x->is_only_here) && x->kind == CONTENT_WHOLE;
+        if (may)
+                x->is_in_place = true;
+        content_unlock(x);
+        return may;
+}
+
+static int answer_content(struct run *run, size_t i)
+{
+        struct sending *sent = &run->sent[i];
+        struct content *x = sent->x;
+        const struct change *changes = run->change + run->first[i];
+
+        if (!x)
+                return is_passing(sent->error) ? -EINPROGRESS : sent->error;
+        if (sent->error == 0)
+                sent->error = sending_error(sent, changes);
+        if (sent->error == 0)
+                sending_answer(sent, changes, run->source.sent_ns, run->source.epoch,
+                               &run->attrs[i]);
+        else if (may_go_in_place(x, sent->error))
+                sent->error = -EINPROGRESS; /* it goes once more, in another way */
+        return is_passing(sent->error) ? -EINPROGRESS : sent->error;
+}
+
+/* Its record goes, if all was sent. */
+static void end_content(struct run *run, size_t i)
+{
+        struct sending *sent = &run->sent[i];
+        struct content *x = sent->x;
+
+        if (!x)
+                return;
+        content_ref(x);
+        sending_end(sent, &run->attrs[i], !is_passing(sent->error));
+        if (content_is_pinned(x) && content_note(x) < 0) /* under its path of now */
+                log_warning("a record of what waits to be sent was not renewed");
+        content_unref(x);
+}
+
+/* After all of them: the answers to the first may be older than the changes after it. */
+static void note_sent(const struct run *run)
+{
+        for (size_t i = 0; i < run->count; i++) {
+                if (run->all[i]->has_links)
+                        meta_links_sent(run->s->c->meta, clock_mono_ns());
+                meta_sent(run->s->c->meta, run->all[i]->path, &run->source);
+                if (run->all[i]->to && run->all[i]->kind == CHANGE_RENAME)
+                        meta_sent(run->s->c->meta, run->all[i]->to, &run->source);
+        }
+}
+
+static void tell_refusal(const struct run *run, const struct waiting *w, int error,
+                         const char *sentence)
+{
+        struct cached *c = run->s->c;
+
+        if (c->box.failed)
+                c->box.failed(c->box.ctx, w->path, error, sentence);
+        if (w->x)
+                return; /* its version stays the one that is shown */
+        meta_doubt(c->meta, w->path);
+        if (w->kind == CHANGE_RENAME)
+                meta_doubt(c->meta, w->to);
+}
+
+static void answer(struct run *run, struct box *box, int call_error)
+{
+        const char *sentence = "";
+        size_t refused = 0;
+        int *results = run->results;
+
+        /* How many names a file has may be older than what else is here. */
+        for (size_t i = 0; journal_has_links(run->s->journal) && i < run->change_count; i++)
+                run->change[i].st.st_nlink = 0;
+        for (size_t i = 0; i < run->count; i++) {
+                struct waiting *w = run->all[i];
+
+                results[i] = -EINPROGRESS;
+                if (run->is_filled)
+                        results[i] = w->x ? answer_content(run, i)
+                                          : answer_name(run, w, &run->change[run->first[i]], box);
+                refused += results[i] < 0 && results[i] != -EINPROGRESS;
+        }
+        if (refused == 1 && call_error == 0)
+                sentence = run->call->sentence; /* else nobody knows of which it speaks */
+        note_sent(run);
+        /* First the journal knows: what is sent again must not come from before what isn't. */
+        journal_note_answers(run->s->journal, run->all, results, run->count, sentence);
+        for (size_t i = 0; i < run->count; i++)
+                end_content(run, i);
+        for (size_t i = 0; i < run->count; i++) {
+                if (results[i] < 0 && results[i] != -EINPROGRESS)
+                        tell_refusal(run, run->all[i], results[i], sentence);
+                journal_answered(run->s->journal, run->all[i], results[i]);
+        }
+}
+
+/* ---- a run ---- */
+
+static int send_run(struct run *run)
+{
+        struct contents *s = run->s;
+        struct box *box = NULL;
+        int r = s->c->box.enter(s->c->box.ctx, run->call, &box);
+
+        refresh_source(s->c, &run->source);
+        if (r == 0)
+                fill(run);
+        run->is_filled = r == 0;
+        for (size_t i = 0; i < run->change_count; i++)
+                run->change[i].error = -EINPROGRESS;
+        if (r == 0 && run->change_count > 0)
+                r = box_apply(box, run->call, run->change, run->change_count);
+        answer(run, r < 0 ? NULL : box, r);
+        if (box)
+                cached_leave(s->c, box);
+        return r;
+}
+
+static void send_once(struct contents *s, struct call *call)
+{
+        struct run *run = calloc(1, sizeof(*run));
+        int r = -ENOMEM;
+
+        if (run) {
+                run->s = s;
+                run->call = call;
+                run->change = calloc((size_t)RUN_MAX * SENDING_CHANGES, sizeof(*run->change));
+        }
+        if (run && run->change) {
+                run->count = journal_take(s->journal, RUN_MAX, run->all);
+                r = run->count > 0 ? send_run(run) : 0;
+        }
+        journal_run_done(s->journal, r);
+        if (run)
+                free(run->change);
+        free(run);
+        contents_tell(s);
+}
+
+static void submit(struct contents *s, uint64_t due_ns);
+
+static void run_sender(void *arg)
+{
+        struct contents *s = arg;
+        struct content_call cc;
+        uint64_t due_ns = 1;
+
+        mutex_lock(&s->lock);
+        s->is_send_due = false;
+        s->is_sending = true;
+        mutex_unlock(&s->lock);
+        while (due_ns != 0 && due_ns <= clock_mono_ns() && !atomic_load(&s->is_ending)) {
+                contents_begin_call(s, &cc);
+                send_once(s, &cc.call);
+                contents_end_call(s, &cc);
+                due_ns = journal_due_ns(s->journal);
+        }
+        mutex_lock(&s->lock);
+        s->is_sending = false;
+        mutex_unlock(&s->lock);
+        due_ns = journal_due_ns(s->journal); /* what came before that was for us */
+        if (due_ns != 0)
+                submit(s, due_ns);
+}
+
+/* See that it runs at that time; earlier than it was going to if need be. */
+static void submit(struct contents *s, uint64_t due_ns)
+{
+        bool is_now = due_ns <= clock_mono_ns();
+        int r = 0;
+
+        mutex_lock(&s->lock);
+        if (!s->is_sending && s->is_send_due && is_now && s->send_id != 0 &&
+            workers_cancel(s->workers, s->send_id))
+                s->is_send_due = false;
+        if (!s->is_sending && !s->is_send_due && !atomic_load(&s->is_ending)) {
+                s->send_id = 0;
+                r = is_now ? workers_submit(s->workers, WORKER_SLOW, run_sender, s)
+                           : workers_submit_at(s->workers, WORKER_SLOW, due_ns, run_sender, s,
+                                               &s->send_id);
+                s->is_send_due = r == 0;
+        }
+        mutex_unlock(&s->lock);
+        if (r < 0)
+                log_warning("sending changes waits: %s", errno_name(r));
+}
+
+static void on_news(void *arg, bool at_once)
+{
+        struct contents *s = arg;
+        uint64_t due_ns = at_once ? 1 : journal_due_ns(s->journal);
+
+        if (due_ns != 0)
+                submit(s, due_ns);
+        contents_tell(s); /* a command that begins now waits for it */
+}
+
+int send_new(struct contents *s)
+{
+        static const struct journal_hooks hooks = {content_ref, content_unref, slot_of,
+                                                   is_only_here, set_there};
+        int r = journal_new(s->dir, &hooks, &s->journal);
+
+        if (r == 0)
+                journal_on_news(s->journal, on_news, s);
+        return r;
+}
+
+/* ---- contents ---- */
+
+static int queue_ordered(struct content *x, bool is_forced)
+{
+        struct contents *s = x->s;
+        _cleanup_(freep) char *path = NULL;
+        struct journal_change change = {.kind = CHANGE_STORE, .x = x, .is_forced = is_forced};
+        bool is_nothing;
+        int r;
+
+        content_lock(x);
+        is_nothing = x->kind == CONTENT_CLEAN || x->is_removed;
+        change.has_links = x->is_in_place;
+        change.record = x->record;
+        change.changes = x->changes;
+        content_unlock(x);
+        if (is_nothing || journal_has(s->journal, &change))
+                return 0;
+        r = cached_content_path(s->c, x, &path);
+        if (r < 0)
+                return r == -ENOENT ? 0 : r; /* removed in between */
+        change.path = path;
+        return journal_add(s->journal, &change);
+}
+
+static int queue(struct content *x, bool is_forced)
+{
+        struct cached *c = x->s->c;
+        int r;
+
+        mutex_lock(&c->order);
+        r = queue_ordered(x, is_forced);
+        mutex_unlock(&c->order);
+        return r;
+}
+
+int content_queue(struct content *x)
+{
+        return queue(x, false);
+}
+
+static int refusal(struct content *x)
+{
+        int r;
+
+        content_lock(x);
+        r = x->kind != CONTENT_CLEAN && !x->is_removed ? x->refused : 0;
+        content_unlock(x);
+        return r;
+}
+
+int content_upload(struct content *x, struct call *call)
+{
+        int r = queue(x, true);
+
+        if (r == 0)
+                r = journal_settle(x->s->journal, call, NULL);
+        return r == 0 ? refusal(x) : r;
+}
+
+/* Those that have something to send, with a reference each. */
+static int find_pinned(struct contents *s, struct content ***ret, size_t *ret_count)
+{
+        struct content **found;
+        size_t count = 0;
+
+        mutex_lock(&s->lock);
+        found = calloc(s->count ? s->count : 1, sizeof(struct content *));
+        if (found)
+                list_for_each (l, &s->all) {
+                        struct content *x = list_entry(l, struct content, of_all);
+
+                        if (content_is_pinned(x))
+                                found[count++] = content_ref(x);
+                }
+        mutex_unlock(&s->lock);
+        if (!found)
+                return -ENOMEM;
+        *ret = found;
+        *ret_count = count;
+        return 0;
+}
+
+/* Not those that were refused: they wait for retry, or for the next write. */
+int contents_queue_all(struct contents *s)
+{
+        struct content **xs = NULL;
+        size_t count = 0;
+        int r = find_pinned(s, &xs, &count), e;
+
+        for (size_t i = 0; i < count; i++) {
+                e = r == 0 && refusal(xs[i]) == 0 ? queue(xs[i], true) : 0;
+                if (e < 0)
+                        r = e;
+                content_unref(xs[i]);
+        }
+        free(xs);
+        return r;
+}
+
+int contents_upload_all(struct contents *s, struct call *call)
+{
+        int r = contents_queue_all(s);
+
+        return r == 0 ? journal_settle(s->journal, call, NULL) : r;
+}
+
+int contents_sync(struct cached *c, struct vol_op *op)
+{
+        return contents_upload_all(c->contents, op->call);
+}
+
+/* ---- what was refused ---- */
+
+struct naming {
+        struct journal_refused_sink head; /* first */
+        struct vol_unsent_sink *to;
+};
+
+static void name_one(struct journal_refused_sink *from, const char *path, int error,
+                     const char *sentence)
+{
+        struct vol_unsent_sink *to = ((struct naming *)(void *)from)->to; /* its head */
+
+        to->one(to, path, error, sentence);
+}
+
+void contents_unsent(struct cached *c, struct vol_unsent_sink *to)
+{
+        journal_refused(c->contents->journal, &(struct naming){{name_one}, to}.head);
+}
+
+int contents_retry(struct cached *c)
+{
+        struct content **xs = NULL;
+        size_t count = 0;
+        int r = find_pinned(c->contents, &xs, &count);
+
+        for (size_t i = 0; i < count; i++) {
+                content_lock(xs[i]);
+                xs[i]->refused = 0;
+                (void)content_account(xs[i]); /* told below */
+                content_unlock(xs[i]);
+                content_unref(xs[i]);
+        }
+        free(xs);
+        contents_tell(c->contents);
+        if (r < 0)
+                return r;
+        return journal_retry(c->contents->journal);
+}
+
+int contents_discard(struct cached *c, const char *path)
+{
+        struct content *x = NULL;
+        int r = journal_discard(c->contents->journal, path, &x);
+
+        if (r < 0)
+                return r;
+        if (x) {
+                content_lock(x);
+                x->is_removed = true;
+                x->last = x->version;
+                content_unpin(x);
+                (void)content_account(x); /* told below */
+                content_unlock(x);
+                cached_drop_content(c, x);
+                content_unref(x);
+        }
+        meta_doubt(c->meta, path);
+        contents_tell(c->contents);
+        return 0;
+}
