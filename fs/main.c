@@ -127,6 +127,7 @@ static struct tree_config tree_config(const struct options *o)
                 .allow_other = o->allow_other,
                 .is_readonly = o->is_readonly,
                 .has_raw_symlinks = o->has_raw_symlinks,
+                .is_sync = o->is_sync,
                 .attr_ttl_ns = o->attr_timeout_ns,
         };
 }

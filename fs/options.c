@@ -247,6 +247,22 @@ static int set_read_write(struct options *o, const char *value, struct call *c)
         return 0;
 }
 
+static int set_sync(struct options *o, const char *value, struct call *c)
+{
+        (void)value;
+        (void)c;
+        o->is_sync = true;
+        return 0;
+}
+
+static int set_async(struct options *o, const char *value, struct call *c)
+{
+        (void)value;
+        (void)c;
+        o->is_sync = false;
+        return 0;
+}
+
 static int set_allow_other(struct options *o, const char *value, struct call *c)
 {
         (void)value;
@@ -300,14 +316,14 @@ static const struct row {
         {"rw", TAKES_NOTHING, set_read_write},
         {"noexec", TAKES_NOTHING, set_no_exec},
         {"exec", TAKES_NOTHING, set_exec},
-        {"sync", TAKES_NOTHING, NULL}, /* what there is so far holds nothing back */
+        {"sync", TAKES_NOTHING, set_sync},
+        {"async", TAKES_NOTHING, set_async},
         /* What mount(8), mount.fuse3 and fstab(5) pass, and what holds or doesn't matter here. */
         {"default_permissions", TAKES_NOTHING, NULL},
         {"dev", TAKES_NOTHING, NULL},
         {"nodev", TAKES_NOTHING, NULL},
         {"suid", TAKES_NOTHING, NULL},
         {"nosuid", TAKES_NOTHING, NULL},
-        {"async", TAKES_NOTHING, NULL},
         {"dirsync", TAKES_NOTHING, NULL},
         {"atime", TAKES_NOTHING, NULL},
         {"noatime", TAKES_NOTHING, NULL},
@@ -485,7 +501,8 @@ void options_print_help(FILE *to)
                 "    symlinks=raw          show the targets of links under fs/ as they are\n"
                 "    allow_other           let other users in\n"
                 "    uid=N gid=N umask=M   owner and missing permissions of what is under fs/\n"
-                "    ro, noexec, sync      as for any mount\n"
+                "    ro, noexec            as for any mount\n"
+                "    sync                  a change under fs/ is sent before it is answered\n"
                 "    debug[=TOPIC:...]     log these topics\n"
                 "\n"
                 "See sbxfs(1).\n",

@@ -38,6 +38,7 @@ struct options {
         unsigned max_sandboxes;
         bool has_raw_symlinks;
         bool is_readonly;
+        bool is_sync; /* changes are in the sandbox when they are answered */
         bool allow_other;
         bool no_exec;
         uid_t uid; /* shown under fs/; (uid_t)-1: the mounter */

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "fs/control/grammar.h"
+#include "fs/control/unsent.h"
 #include "fs/sandbox/fleet.h"
 #include "fs/sandbox/results.h"
 #include "fs/sandbox/sandbox.h"
@@ -118,6 +119,7 @@ static int life_verb(enum verb v)
                 {VERB_RESTART, SANDBOX_RESTART}, {VERB_PAUSE, SANDBOX_PAUSE},
                 {VERB_RESUME, SANDBOX_RESUME},   {VERB_DESTROY, SANDBOX_DESTROY},
                 {VERB_REFRESH, SANDBOX_REFRESH}, {VERB_SYNC, SANDBOX_SYNC},
+                {VERB_RETRY, SANDBOX_RETRY},
         };
 
         for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
@@ -214,13 +216,14 @@ static int check(const struct commands_at *at, const struct batch *b, size_t i, 
         case VERB_EXECV: return check_exec(at, b, i, c);
         case VERB_KILL:
         case VERB_EOF: return check_task_verb(at, cmd, c);
-        case VERB_DISCARD: return call_fail(c, -ENOENT, "nothing is unsent at \"%s\"", cmd->target);
+        case VERB_DISCARD: return unsent_discard(at->volume, cmd->target, true, c);
         case VERB_START:
         case VERB_STOP:
         case VERB_RESTART:
         case VERB_PAUSE:
         case VERB_RESUME:
         case VERB_SYNC:
+        case VERB_RETRY:
         case VERB_DESTROY:
                 return sandbox_check(at->sandbox, (enum sandbox_verb)life_verb(cmd->verb), c);
         case VERB_NONE:
@@ -228,8 +231,7 @@ static int check(const struct commands_at *at, const struct batch *b, size_t i, 
         case VERB_REFRESH:
         case VERB_TIMEOUT:
         case VERB_LABEL:
-        case VERB_PROTECT:
-        case VERB_RETRY: return 0;
+        case VERB_PROTECT: return 0;
         }
         return -EINVAL;
 }
@@ -331,7 +333,9 @@ static int accept_setting(const struct commands_at *at, const struct command *cm
                                          c);
         if (cmd->verb == VERB_PROTECT)
                 return sandbox_protect(at->sandbox, cmd->is_on, c);
-        return 0; /* retry: nothing is refused for good so far */
+        if (cmd->verb == VERB_DISCARD)
+                return unsent_discard(at->volume, cmd->target, false, c);
+        return 0;
 }
 
 static int accept_command(const struct commands_at *at, const struct command *cmd, uint64_t seq,

@@ -14,6 +14,7 @@ struct call;
 struct fleet;
 struct sandbox;
 struct task;
+struct volume;
 struct workers;
 
 /*
@@ -24,6 +25,7 @@ struct commands_at {
         struct fleet *fleet;
         struct sandbox *sandbox;
         struct task *task;
+        struct volume *volume; /* of the sandbox; NULL: there is none so far */
         int (*reload)(void *ctx, struct call *c); /* `reload` of the root */
         void *reload_ctx;
         struct workers *workers; /* reload runs there */

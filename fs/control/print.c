@@ -80,7 +80,7 @@ int print_sandbox_status(struct buf *to, const struct sandbox_info *s)
         r = r < 0 ? r : print_latest(to, s);
         r = r < 0 ? r : number(to, "dirty_files", s->dirty_files);
         r = r < 0 ? r : number(to, "dirty_bytes", s->dirty_bytes);
-        r = r < 0 ? r : buf_add_str(to, "unsent 0\n");
+        r = r < 0 ? r : number(to, "unsent", s->unsent);
         r = r < 0 ? r : number(to, "generation", s->generation);
         r = r < 0 ? r : moment(to, "created", s->created_real_ns);
         r = r < 0 ? r

@@ -104,12 +104,20 @@ const char *sandbox_owner(const struct sandbox *sb)
         return sb->fleet->owner;
 }
 
-void sandbox_set_dirty(struct sandbox *sb, uint64_t files, uint64_t bytes)
+void sandbox_set_dirty(struct sandbox *sb, uint64_t files, uint64_t bytes, uint64_t unsent)
 {
+        bool holds_up; /* what an idle time-out does */
+
         mutex_lock(&sb->lock);
-        if (sb->dirty_files != files || sb->dirty_bytes != bytes) {
+        holds_up = sb->dirty_files > 0 || sb->unsent > 0;
+        if (sb->unsent != unsent)
+                sb->unsent_real_ns = clock_real_ns();
+        if (sb->dirty_files != files || sb->dirty_bytes != bytes || sb->unsent != unsent) {
                 sb->dirty_files = files;
                 sb->dirty_bytes = bytes;
+                sb->unsent = unsent;
+                if (holds_up && files == 0)
+                        sandbox_plan_idle_locked(sb);
                 sandbox_change_locked(sb);
         }
         mutex_unlock(&sb->lock);
@@ -121,4 +129,11 @@ int sandbox_deliver(struct sandbox *sb, struct call *c)
         const struct listener *l = &sb->fleet->listener;
 
         return l->deliver ? l->deliver(l->ctx, sb, c) : 0;
+}
+
+int sandbox_check_unsent(struct sandbox *sb, struct call *c)
+{
+        const struct listener *l = &sb->fleet->listener;
+
+        return l->check_unsent ? l->check_unsent(l->ctx, sb, c) : 0;
 }

@@ -303,10 +303,12 @@ static void deliver_one(struct sandbox *sb)
         struct job *j = NULL;
 
         mutex_lock(&sb->lock);
-        if (sb->dirty_files > 0 && sb->box && !sb->is_destroying) {
+        if (sb->box && !sb->is_destroying && !sandbox_is_direct(sb)) {
                 j = job_new(JOB_SYNC, NULL, 0);
-                if (j)
+                if (j) {
+                        j->is_automatic = true;
                         sandbox_enqueue_locked(sb, j, false);
+                }
         }
         mutex_unlock(&sb->lock);
         if (j)

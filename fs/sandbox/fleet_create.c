@@ -406,6 +406,11 @@ static int check_remove_locked(const struct sandbox *sb, struct call *c) REQUIRE
                 return call_fail(c, -EBUSY,
                                  "a command runs in %s; kill it, or write `destroy` to its ctl",
                                  sb->name);
+        if (sb->unsent > 0)
+                return call_fail(c, -EBUSY,
+                                 "%s refused changes, see %s/unsent: write `retry` or `discard "
+                                 "PATH` to its ctl, or `destroy`",
+                                 sb->name, sb->name);
         if (sb->dirty_files > 0)
                 return call_fail(c, -EBUSY,
                                  "%s has files that were not delivered yet: write `sync` to its "

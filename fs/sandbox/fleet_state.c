@@ -34,6 +34,7 @@
 #define SERIAL_BLOCK 16
 #define WANTED_WAIT_NS                                                                             \
         (5 * NS_PER_S / 2) /* a draining mount gives the lock up within 1 s of being asked */
+#define UNMOUNTED_NS (250 * NS_PER_MS) /* after its umount has returned it says that it drains */
 
 /* ---- the lock ---- */
 
@@ -81,7 +82,7 @@ static void touch_wanted(struct fleet *f)
 
 static int take_lock(struct fleet *f, struct call *c)
 {
-        uint64_t until = clock_after(WANTED_WAIT_NS);
+        uint64_t until = clock_after(WANTED_WAIT_NS), soon = clock_after(UNMOUNTED_NS);
         char where[1024];
 
         f->lock_fd = openat(f->state_dir, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
@@ -96,12 +97,13 @@ static int take_lock(struct fleet *f, struct call *c)
                 if (errno != EWOULDBLOCK)
                         return call_fail_errno(c, -errno, "lock %s", f->state_path);
                 is_draining = read_holder(f, where, sizeof(where));
-                if (!is_draining || clock_mono_ns() >= until)
+                if (clock_mono_ns() >= (is_draining ? until : soon))
                         return call_fail(
                                 c, -EBUSY,
                                 "the state directory %s is in use by the mount on %s; give another with -o state=DIR",
                                 f->state_path, where[0] ? where : "an unknown place");
-                touch_wanted(f);
+                if (is_draining)
+                        touch_wanted(f);
                 (void)nanosleep(&pause, NULL);
         }
         (void)unlinkat(f->state_dir, "wanted", 0); /* seldom there */

@@ -44,7 +44,7 @@ void sandbox_idle_over(struct sandbox *sb)
         mutex_lock(&sb->lock);
         is_idle = sb->state == BOX_RUNNING && sb->running == 0 && sb->dirty_files == 0 &&
                   list_is_empty(&sb->jobs) && sb->current == JOB_NONE &&
-                  (kind != JOB_DESTROY || !sb->is_protected);
+                  (kind != JOB_DESTROY || (!sb->is_protected && sb->unsent == 0));
         if (is_idle && j) {
                 sandbox_enqueue_locked(sb, j, false);
                 j = NULL;

@@ -10,11 +10,14 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "fs/sandbox/private.h"
 #include "fs/sandbox/settings.h"
 #include "transport/base/cleanup.h"
 #include "transport/base/log.h"
+
+#define DELIVER_AGAIN_NS (200 * NS_PER_MS)
 
 /* A state of ours while a call is under way. */
 static void enter(struct sandbox *sb, enum box_state state, const char *phase)
@@ -401,6 +404,7 @@ static int change(struct sandbox *sb, struct box *box, enum job_kind kind, enum 
         case JOB_ATTACH:
         case JOB_ADOPT:
         case JOB_SYNC:
+        case JOB_RETRY:
         case JOB_EXEC:
         case JOB_DESTROY:
         case JOB_NONE:
@@ -462,6 +466,30 @@ static int verb(struct sandbox *sb, const struct job *j, struct call *c)
         return r;
 }
 
+/* For the unmount it tries again until it is cancelled: the way there may be back soon. */
+static int deliver_all(struct sandbox *sb, const struct job *j, struct call *c)
+{
+        const struct timespec pause = clock_timespec(DELIVER_AGAIN_NS);
+        int r = sandbox_deliver(sb, c);
+
+        while (r < 0 && j->is_automatic && r != -EHOSTDOWN && r != -ENODEV && call_check(c) == 0) {
+                (void)nanosleep(&pause, NULL);
+                r = sandbox_deliver(sb, c);
+        }
+        return r;
+}
+
+/* Refused again is a failure too: its sentence says what. */
+static int retry(struct sandbox *sb, struct call *c)
+{
+        const struct listener *l = &sb->fleet->listener;
+        int r = l->retry ? l->retry(l->ctx, sb, c) : 0;
+
+        if (r == 0)
+                r = sandbox_deliver(sb, c);
+        return r == 0 ? sandbox_check_unsent(sb, c) : r;
+}
+
 int lifecycle_run(struct sandbox *sb, struct job *j, struct call *c)
 {
         switch (j->kind) {
@@ -473,7 +501,8 @@ int lifecycle_run(struct sandbox *sb, struct job *j, struct call *c)
         case JOB_RESTART:
         case JOB_PAUSE:
         case JOB_RESUME: return verb(sb, j, c);
-        case JOB_SYNC: return sandbox_deliver(sb, c);
+        case JOB_SYNC: return deliver_all(sb, j, c);
+        case JOB_RETRY: return retry(sb, c);
         case JOB_EXEC:
         case JOB_DESTROY:
         case JOB_NONE:

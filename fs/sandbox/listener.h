@@ -27,6 +27,12 @@ struct listener {
          * c->deadline_ns, which moves with progress; else -errno with a sentence.
          */
         int (*deliver)(void *ctx, struct sandbox *sb, struct call *c);
+        /*
+         * On a worker, from memory: what the sandbox refused of that. 0: nothing; else -errno with
+         * a sentence that names it. `retry` queues it once more, for deliver.
+         */
+        int (*check_unsent)(void *ctx, struct sandbox *sb, struct call *c);
+        int (*retry)(void *ctx, struct sandbox *sb, struct call *c);
         /* The sandbox is no more (or its volume's directory is not): release what belongs to it. */
         void (*sandbox_gone)(void *ctx, struct sandbox *sb);
         void *ctx;

@@ -156,6 +156,7 @@ enum job_kind {
         JOB_PAUSE,
         JOB_RESUME,
         JOB_SYNC, /* deliver what was written */
+        JOB_RETRY, /* and what was refused */
         JOB_EXEC,
         JOB_DESTROY,
         JOB_NONE,
@@ -236,7 +237,10 @@ struct sandbox {
         unsigned running GUARDED_BY(lock), new_count GUARDED_BY(lock);
         struct task *latest GUARDED_BY(lock); /* borrowed from the table */
         uint64_t tasks_real_ns GUARDED_BY(lock);
-        uint64_t dirty_files GUARDED_BY(lock), dirty_bytes GUARDED_BY(lock); /* of the volume */
+        /* of the volume */
+        uint64_t dirty_files GUARDED_BY(lock),
+                dirty_bytes GUARDED_BY(lock), unsent GUARDED_BY(lock);
+        uint64_t unsent_real_ns GUARDED_BY(lock);
 
         struct pair *env GUARDED_BY(lock); /* secret */
         size_t env_count GUARDED_BY(lock), env_size GUARDED_BY(lock);
@@ -321,6 +325,7 @@ struct task_request {
         char **argv; /* NULL-terminated */
         char *cwd, *user;
         uint64_t timeout_ns;
+        bool ignore_unsent;
         struct pair *env; /* secret */
         size_t env_count;
 };

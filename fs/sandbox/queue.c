@@ -48,7 +48,8 @@ static const char *job_name(enum job_kind kind)
                 [JOB_CREATE] = "create",   [JOB_ATTACH] = "attach", [JOB_ADOPT] = "adopt",
                 [JOB_START] = "start",     [JOB_STOP] = "stop",     [JOB_RESTART] = "restart",
                 [JOB_PAUSE] = "pause",     [JOB_RESUME] = "resume", [JOB_EXEC] = "exec",
-                [JOB_DESTROY] = "destroy", [JOB_SYNC] = "sync",     [JOB_NONE] = "nothing",
+                [JOB_DESTROY] = "destroy", [JOB_SYNC] = "sync",     [JOB_RETRY] = "retry",
+                [JOB_NONE] = "nothing",
         };
 
         return names[kind];
@@ -111,6 +112,7 @@ static enum box_state after_job(enum job_kind kind, enum box_state state)
         case JOB_DESTROY: return BOX_DESTROYING;
         case JOB_ATTACH:
         case JOB_SYNC:
+        case JOB_RETRY:
         case JOB_EXEC:
         case JOB_NONE:
         default: return state;

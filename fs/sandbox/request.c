@@ -47,6 +47,7 @@ int task_request_new(const struct task_options *o, struct task_request **ret)
         if (!q)
                 return -ENOMEM;
         q->timeout_ns = o->timeout_ns;
+        q->ignore_unsent = o->ignore_unsent;
         r = copy_argv(o, &q->argv);
         if (r == 0)
                 r = copy_text(o->cwd, &q->cwd);

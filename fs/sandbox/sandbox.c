@@ -209,6 +209,8 @@ void sandbox_get(struct sandbox *sb, struct sandbox_info *ret)
         ret->running = sb->running;
         ret->dirty_files = sb->dirty_files;
         ret->dirty_bytes = sb->dirty_bytes;
+        ret->unsent = sb->unsent;
+        ret->unsent_real_ns = sb->unsent_real_ns;
         ret->generation = sb->generation;
         ret->created_real_ns = sb->created_real_ns;
         ret->changed_real_ns = sb->changed_real_ns;
@@ -433,7 +435,8 @@ static int check_can(struct sandbox *sb, enum sandbox_verb verb, struct call *c)
 
         if (!sb->section || !sb->section->provider)
                 return call_fail(c, -EHOSTUNREACH, "provider %s is not there", sb->provider);
-        if (verb == SANDBOX_REFRESH || verb == SANDBOX_DESTROY || verb == SANDBOX_SYNC)
+        if (verb == SANDBOX_REFRESH || verb == SANDBOX_DESTROY || verb == SANDBOX_SYNC ||
+            verb == SANDBOX_RETRY)
                 return 0;
         if (!provider_can(sb->section->provider, verbs[verb].op))
                 return call_fail(c, -EOPNOTSUPP, "provider %s can't %s a sandbox", sb->provider,
@@ -488,6 +491,7 @@ void sandbox_do(struct sandbox *sb, enum sandbox_verb verb, uint64_t seq)
                 [SANDBOX_RESTART] = JOB_RESTART, [SANDBOX_PAUSE] = JOB_PAUSE,
                 [SANDBOX_RESUME] = JOB_RESUME,   [SANDBOX_DESTROY] = JOB_DESTROY,
                 [SANDBOX_REFRESH] = JOB_NONE,    [SANDBOX_SYNC] = JOB_SYNC,
+                [SANDBOX_RETRY] = JOB_RETRY,
         };
         struct job *j;
 

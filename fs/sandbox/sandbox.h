@@ -51,6 +51,8 @@ struct sandbox_info {
         struct task_info task;
         unsigned running; /* tasks queued or running */
         uint64_t dirty_files, dirty_bytes;
+        uint64_t unsent; /* changes of files that it refused */
+        uint64_t unsent_real_ns; /* when that number last changed */
         uint64_t generation;
         uint64_t created_real_ns;
         uint64_t changed_real_ns; /* of the last change of anything shown here */
@@ -70,6 +72,7 @@ enum sandbox_verb {
         SANDBOX_DESTROY,
         SANDBOX_REFRESH, /* poll the state now */
         SANDBOX_SYNC, /* deliver what was written */
+        SANDBOX_RETRY, /* the same, and what was refused once more */
 };
 
 struct sandbox *sandbox_ref(struct sandbox *sb);
@@ -110,10 +113,12 @@ bool sandbox_is_quiet(struct sandbox *sb);
 int sandbox_open_volume_dir(struct sandbox *sb);
 /* The state directory's id: [a-z0-9]+. */
 const char *sandbox_owner(const struct sandbox *sb);
-/* What the volume has not delivered yet, as status shows it. */
-void sandbox_set_dirty(struct sandbox *sb, uint64_t files, uint64_t bytes);
+/* What the volume has not delivered yet, and what was refused, as status shows it. */
+void sandbox_set_dirty(struct sandbox *sb, uint64_t files, uint64_t bytes, uint64_t unsent);
 /* See to it that it is delivered (listener.deliver). On a worker; 0, or -errno with a sentence. */
 int sandbox_deliver(struct sandbox *sb, struct call *c);
+/* 0: it refused nothing of that; else -errno, and the sentence that an exec ends with. */
+int sandbox_check_unsent(struct sandbox *sb, struct call *c);
 
 /**
  * Check, then accept: two steps, so that several lines of one write are refused together or

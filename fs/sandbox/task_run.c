@@ -491,9 +491,11 @@ void task_run(struct task *t, struct call *c)
                 return;
         }
         r = sandbox_deliver(t->sandbox, c); /* promise 1 */
-        if (r < 0) {
+        if (r < 0)
                 (void)call_wrap(c, r, "what was written could not be delivered: ");
-        } else {
+        else if (!q->ignore_unsent)
+                r = sandbox_check_unsent(t->sandbox, c);
+        if (r >= 0) {
                 was_sent = true;
                 c->deadline_ns = clock_after(CALL_NS);
                 r = send_request(t, box, q, &x, c);

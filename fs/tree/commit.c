@@ -89,10 +89,13 @@ struct commit {
 
 static int commit_ctl(struct commit *c, const char *text, size_t size)
 {
+        _cleanup_(slot_freep) struct slot *slot =
+                c->spot->sandbox ? slot_find(c->tree, sandbox_serial(c->spot->sandbox)) : NULL;
         struct commands_at at = {
                 .fleet = atomic_load(&c->tree->fleet),
                 .sandbox = c->spot->sandbox,
                 .task = c->spot->task,
+                .volume = slot ? slot->volume : NULL,
                 .reload = c->tree->events.reload,
                 .reload_ctx = c->tree->events.ctx,
                 .workers = c->tree->workers,

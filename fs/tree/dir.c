@@ -47,6 +47,8 @@ static bool is_listed_now(struct tree *t, const struct spot *s, const struct row
                 task_unref(latest);
                 return latest;
         }
+        if (row->number == ROW_UNSENT)
+                return slot_has_unsent(t, s->sandbox);
         return !s->task || !names_is_removed(t, s->node, row->number);
 }
 

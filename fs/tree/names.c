@@ -49,7 +49,8 @@ static uint64_t child_by_row(struct tree *t, const struct spot *dir, enum row_pl
 
         if (!number && (place == PLACE_SANDBOX || place == PLACE_TASK))
                 number = span_row(t, name);
-        if (!number || (dir->task && names_is_removed(t, dir->node, number)))
+        if (!number || (dir->task && names_is_removed(t, dir->node, number)) ||
+            (number == ROW_UNSENT && !slot_has_unsent(t, dir->sandbox)))
                 return 0;
         return node_virtual(node_serial(dir->node), task, number);
 }

@@ -53,6 +53,16 @@ static int deliver(void *ctx, struct sandbox *sb, struct call *c)
         return slot_deliver(ctx, sb, c);
 }
 
+static int check_unsent(void *ctx, struct sandbox *sb, struct call *c)
+{
+        return slot_check_unsent(ctx, sb, c);
+}
+
+static int retry(void *ctx, struct sandbox *sb, struct call *c)
+{
+        return slot_retry(ctx, sb, c);
+}
+
 static void sandbox_gone(void *ctx, struct sandbox *sb)
 {
         struct tree *t = ctx;
@@ -71,6 +81,8 @@ struct listener news_listener(struct tree *t)
                 .task_ending = task_ending,
                 .sandbox_down = sandbox_down,
                 .deliver = deliver,
+                .check_unsent = check_unsent,
+                .retry = retry,
                 .sandbox_gone = sandbox_gone,
                 .ctx = t,
         };

@@ -252,6 +252,12 @@ void slot_gone(struct tree *t, uint64_t serial); /* the sandbox is no more */
 int slot_deliver(struct tree *t, struct sandbox *sb, struct call *c);
 /* What it has not delivered at this moment is what status says. */
 void slot_tell_dirty(struct tree *t, struct sandbox *sb);
+/* What the sandbox refused of that: whether there is any; as listener.h's; as lines of `unsent`. */
+bool slot_has_unsent(struct tree *t, struct sandbox *sb);
+int slot_check_unsent(struct tree *t, struct sandbox *sb, struct call *c);
+int slot_print_unsent(struct tree *t, struct sandbox *sb, struct buf *to);
+/* All of it is queued once more. */
+int slot_retry(struct tree *t, struct sandbox *sb, struct call *c);
 /* What a former run left undelivered is shown and sent from now on. */
 void slots_resume(struct tree *t, struct fleet *fleet);
 void slots_free(struct tree *t);

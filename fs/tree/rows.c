@@ -32,6 +32,7 @@ static const struct row rows[] = {
         ROW(ROW_STATUS, PLACE_SANDBOX, "status", KIND_TEXT, 0400),
         ROW(ROW_ERROR, PLACE_SANDBOX, "error", KIND_TEXT, 0400),
         ROW(ROW_ENV, PLACE_SANDBOX, "env", KIND_ENV, 0200),
+        ROW(ROW_UNSENT, PLACE_SANDBOX, "unsent", KIND_TEXT, 0400), /* while something is */
         DIR(ROW_EXEC, PLACE_SANDBOX, "exec", true),
         {ROW_FS, PLACE_SANDBOX, "fs", KIND_FS, S_IFDIR | 0755, true},
         HIDDEN(ROW_WAIT, PLACE_SANDBOX, "wait", KIND_WAIT, 0400),

@@ -43,6 +43,7 @@ enum row_number {
         ROW_STATUS = 22,
         ROW_ERROR = 23,
         ROW_ENV = 24,
+        ROW_UNSENT = 25,
         ROW_EXEC = 26,
         ROW_WAIT = 27,
         ROW_FOLLOW = 28,

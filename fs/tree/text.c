@@ -22,9 +22,11 @@ static const char readme[] =
         "\n"
         "ctl of a sandbox takes, one a line: exec TEXT, execv WORD..., kill [-SIGNAL] [EXEC], eof [EXEC],\n"
         "start, stop, restart, pause, resume, destroy, timeout 1h, label k=v, protect on|off, refresh,\n"
-        "sync. ctl of the root takes create NAME key=value..., adopt PROVIDER:ID [as NAME], refresh,\n"
-        "reload. exec takes name= cwd= timeout= stdin=open env.K= before its text. A line that starts\n"
-        "with { is JSON. What went wrong is in NAME/error. Not listed, but there: wait, wait.SECONDS,\n"
+        "sync, retry, discard PATH. ctl of the root takes create NAME key=value..., adopt PROVIDER:ID\n"
+        "[as NAME], refresh, reload. exec takes name= cwd= timeout= stdin=open unsent=ignore env.K= before\n"
+        "its text. A line that starts with { is JSON. What went wrong is in NAME/error; what the sandbox\n"
+        "refused of what was written, while there is any, in NAME/unsent: retry it or discard it, else no\n"
+        "command starts. Not listed, but there: wait, wait.SECONDS,\n"
         "follow, status.json in NAME/ and NAME/exec/N/.\n"
         "\n"
         "With nothing but write-file and read-file: mkdir NAME/exec/build, write the command to\n"
@@ -72,6 +74,9 @@ static int sandbox_text(struct tree *t, const struct spot *s, struct buf *to,
         case ROW_ERROR:
                 *ret_mtime_ns = info.error_real_ns ? info.error_real_ns : info.created_real_ns;
                 return *info.last_error ? buf_addf(to, "%s\n", info.last_error) : 0;
+        case ROW_UNSENT:
+                *ret_mtime_ns = info.unsent_real_ns ? info.unsent_real_ns : info.created_real_ns;
+                return slot_print_unsent(t, s->sandbox, to);
         case ROW_JSON: return json_of(to, &info, NULL);
         default: return print_sandbox_status(to, &info);
         }

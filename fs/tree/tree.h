@@ -108,6 +108,7 @@ struct tree_config {
         bool allow_other; /* directories and plain outputs get modes that let others in */
         bool is_readonly;
         bool has_raw_symlinks;
+        bool is_sync; /* changes under fs/ are in the sandbox when they are answered */
         uint64_t attr_ttl_ns; /* -o attr_timeout, at most 1 s */
 };
 

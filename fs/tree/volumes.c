@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "fs/control/unsent.h"
 #include "transport/base/buf.h"
 #include "transport/base/cleanup.h"
 #include "transport/base/clock.h"
@@ -61,7 +62,7 @@ static void on_changed(void *ctx)
 
         if (s->volume && s->volume->ops->stats)
                 s->volume->ops->stats(s->volume, &stats);
-        sandbox_set_dirty(s->sandbox, stats.dirty_files, stats.dirty_bytes);
+        sandbox_set_dirty(s->sandbox, stats.dirty_files, stats.dirty_bytes, stats.unsent);
 }
 
 static void on_failed(void *ctx, const char *path, int error, const char *sentence)
@@ -69,8 +70,7 @@ static void on_failed(void *ctx, const char *path, int error, const char *senten
         struct slot *s = ctx;
         struct buf text = BUF_INIT(16 * 1024);
 
-        if (buf_addf(&text, "fs/%s: %s", path, sentence[0] ? sentence : strerrordesc_np(-error)) ==
-            0)
+        if (buf_addf(&text, "fs/%s: ", path) == 0 && unsent_reason(&text, error, sentence) == 0)
                 sandbox_say_error(s->sandbox, error, buf_str(&text));
         buf_done(&text);
 }
@@ -197,6 +197,7 @@ static int slot_new(struct tree *t, struct sandbox *sb, struct call *c, struct s
                 .attr_ttl_ns = t->config.attr_ttl_ns,
                 .has_raw_symlinks = t->config.has_raw_symlinks,
                 .is_readonly = t->config.is_readonly,
+                .is_sync = t->config.is_sync,
         };
         struct volume_events events = {
                 .inval_node = on_inval_node,
@@ -319,6 +320,42 @@ void slot_tell_dirty(struct tree *t, struct sandbox *sb)
 
         if (s)
                 on_changed(s);
+}
+
+bool slot_has_unsent(struct tree *t, struct sandbox *sb)
+{
+        _cleanup_(slot_freep) struct slot *s = slot_find(t, sandbox_serial(sb));
+        struct vol_stats stats = {0};
+
+        if (s && s->volume->ops->stats)
+                s->volume->ops->stats(s->volume, &stats);
+        return stats.unsent > 0;
+}
+
+int slot_check_unsent(struct tree *t, struct sandbox *sb, struct call *c)
+{
+        _cleanup_(slot_freep) struct slot *s = slot_find(t, sandbox_serial(sb));
+
+        return s ? unsent_check(s->volume, c) : 0;
+}
+
+int slot_print_unsent(struct tree *t, struct sandbox *sb, struct buf *to)
+{
+        _cleanup_(slot_freep) struct slot *s = slot_find(t, sandbox_serial(sb));
+
+        return s ? unsent_print(s->volume, to) : 0;
+}
+
+int slot_retry(struct tree *t, struct sandbox *sb, struct call *c)
+{
+        _cleanup_(slot_freep) struct slot *s = slot_find(t, sandbox_serial(sb));
+        int r = s && s->volume->ops->retry ? s->volume->ops->retry(s->volume) : 0;
+
+        if (r < 0)
+                return call_fail_errno(c, r, "the journal");
+        if (s)
+                on_changed(s);
+        return 0;
 }
 
 /* Its volume, at once if something waits in it: it is to be seen before the sandbox is reached. */

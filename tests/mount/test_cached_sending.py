@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """When what was written reaches the sandbox, what happens to what it refuses, and what status says."""
 
+import json
 import os
+import select
 import shutil
+import stat
 import time
 
 import pytest
 
 from support import kinds
-from support.control import error_of, error_text
+from support.control import error_of, error_text, results
 from support.far import wait_clean
 from support.tools import run, wait_for
 
@@ -124,45 +127,305 @@ def test_kill_9_right_after_close_loses_nothing(fresh_mount, kind):
 
 # -- what the sandbox refuses
 
+def unsent(box):
+    """The lines of `unsent`, each as (path, reason); [] while there is no such file."""
+    try:
+        text = (box.dir / "unsent").read_text()
+    except FileNotFoundError:
+        return []
+    return [tuple(line.split(": ", 1)) for line in text.splitlines()]
+
+
+def wait_unsent(box, *paths):
+    """A look at status can be 250 ms old."""
+    wait_for(lambda: sorted(path for path, _ in unsent(box)) == sorted(paths) and
+             box.status()["unsent"] == str(len(paths)), 10, 0.02,
+             lambda: "%s: %s" % (unsent(box), box.status()))
+
+
+def refuse(box, name="file", data=b"mine", directory="d"):
+    """Have the sandbox refuse a file: its directory goes away between the write and the close."""
+    (box.fs / directory).mkdir(exist_ok=True)
+    wait_clean(box)
+    descriptor = os.open(box.fs / directory / name, os.O_WRONLY | os.O_CREAT, 0o644)
+    os.write(descriptor, data)
+    shutil.rmtree(box.backing / directory)
+    os.close(descriptor)
+
+
+def bring_back(box, directory="d"):
+    place = box.backing
+    (place / directory).mkdir()
+    os.chown(place / directory, place.stat().st_uid, place.stat().st_gid)
+
+
+def result_of(box, line):
+    """What ctl says about the last command of this text, once it is carried out."""
+    def last():
+        return [result for result in results(box.dir / "ctl") if result[3].startswith(line)][-1]
+    wait_for(lambda: last()[1] != "pending", 20, 0.02, what=line)
+    return last()[1]
+
+
 @pytest.fixture
 def refused(box):
-    """A sandbox that has refused one file: its directory went away between the write and the close."""
-    backing = box.backing
-    (box.fs / "d").mkdir()
-    (box.fs / "d/before").write_text("before")
-    wait_clean(box)
-    descriptor = os.open(box.fs / "d/file", os.O_WRONLY | os.O_CREAT, 0o644)
-    os.write(descriptor, b"mine")
-    shutil.rmtree(backing / "d")
-    assert error_of(os.close, descriptor) in ("ENOENT", None)
-    wait_for(lambda: dirty(box)[0] == 1, 10, 0.02, lambda: str(box.status()))
+    """A sandbox that has refused one file."""
+    refuse(box)
+    wait_unsent(box, "d/file")
     return box
 
 
 def test_refused_file_is_named_kept_and_holds_up_no_other(refused):
+    (path, reason), = unsent(refused)
+    assert path == "d/file" and reason.startswith("No such file or directory"), reason
+    assert refused.status()["unsent"] == "1" and dirty(refused) == (0, 0)
+    assert json.loads((refused.dir / "status.json").read_text())["unsent"] == "1"
     wait_for(lambda: "d/file" in error_text(refused), 5, 0.05, lambda: error_text(refused))
     assert not error_text(refused).endswith((":", ": ")), "no reason: %r" % error_text(refused)
-    assert error_of(os.rmdir, refused.dir) == "EBUSY"
     assert (refused.fs / "d/file").read_bytes() == b"mine"
     (refused.fs / "other").write_text("other")
+    wait_for(lambda: (refused.backing / "other").exists(), 5, 0.02)
     assert (refused.backing / "other").read_text() == "other"
 
 
-def test_refused_file_is_sent_when_its_directory_is_there_again(refused):
-    place = refused.backing
-    (place / "d").mkdir()
-    os.chown(place / "d", place.stat().st_uid, place.stat().st_gid)
+def test_unsent_is_a_file_only_while_there_is_something(box):
+    assert "unsent" not in os.listdir(box.dir) and not os.path.lexists(box.dir / "unsent")
+    refuse(box)
+    wait_unsent(box, "d/file")
+    assert "unsent" in os.listdir(box.dir)
+    there = os.stat(box.dir / "unsent")
+    assert stat.S_IMODE(there.st_mode) == 0o400
+    assert there.st_size == len((box.dir / "unsent").read_bytes())
+    assert run(["rm", "-f", box.dir / "unsent"], check=False).code != 0, "and we are no tripwire"
+    box.ctl("discard d/file")
+    assert "unsent" not in os.listdir(box.dir) and not os.path.lexists(box.dir / "unsent")
+
+
+def test_refusal_wakes_poll_and_raises_generation(box):
+    with open(box.dir / "status", "rb", buffering=0) as file:
+        generation = int(box.status()["generation"])
+        file.read(100_000)
+        poll = select.poll()
+        poll.register(file, select.POLLPRI)
+        refuse(box)
+        assert poll.poll(10_000)
+        wait_for(lambda: box.status()["unsent"] == "1", 20)
+    assert int(box.status()["generation"]) > generation
+
+
+def test_command_ends_while_something_is_unsent(refused):
+    result = refused.exec("touch ran")
+    assert result.exit.startswith("error unsent d/file "), result.exit
+    for word in ("retry", "discard", "unsent=ignore"):
+        assert word in result.exit
+    assert not (refused.backing / "ran").exists()
+    assert refused.ok("echo there", unsent="ignore") == b"there\n"
+    refused.ctl(json.dumps({"verb": "exec", "text": "exit 3", "name": "json", "unsent": "ignore"}))
+    assert refused.wait("json") == "exit 3"
+    refused.ctl("discard d/file")
+    assert refused.ok("ls") == b""
+
+
+def test_rmdir_is_refused_and_destroy_works(refused):
+    assert error_of(os.rmdir, refused.dir) == "EBUSY"
+    assert "unsent" in error_text(refused)
+    refused.destroy()
+
+
+def test_retry_sends_it_when_its_directory_is_there_again(refused):
+    refused.ctl("retry")
+    assert result_of(refused, "retry") == "error"
+    assert "d/file" in error_text(refused)
+    wait_unsent(refused, "d/file")
+    bring_back(refused)
     refused.ctl("sync")
-    wait_clean(refused)
+    assert result_of(refused, "sync") == "ok"
+    assert not (refused.backing / "d/file").exists(), "sync is not retry"
+    refused.ctl("retry")
+    assert result_of(refused, "retry") == "ok"
+    assert unsent(refused) == [] and dirty(refused) == (0, 0)
     assert refused.ok("cat d/file") == b"mine"
 
 
+def test_command_behind_retry_sees_it(refused):
+    bring_back(refused)
+    refused.ctl("retry\nexec name=after cat d/file")
+    assert refused.wait("after") == "exit 0"
+    assert refused.read("exec/after/stdout") == b"mine"
+
+
+@pytest.mark.parametrize("said", ["d/file", "fs/d/file", "'d/file'"])
+def test_discard_gives_it_up(refused, said):
+    refused.ctl("discard %s" % said)
+    assert result_of(refused, "discard %s" % said) == "ok"
+    assert unsent(refused) == [] and refused.status()["unsent"] == "0"
+    wait_for(lambda: not os.path.lexists(refused.fs / "d/file"), 5, 0.1)
+    assert refused.ok("ls") == b""
+    os.rmdir(refused.dir)
+
+
+def test_discard_of_what_is_not_unsent(refused):
+    for path in ("d/fil", "d/file2", "d", "file", ".", "fs", "/d/file"):
+        assert error_of(refused.ctl, "discard " + path) == "ENOENT", path
+        assert path in error_text(refused)
+    assert error_of(refused.ctl, "discard d/file\ndiscard nothing") == "ENOENT"
+    assert len(unsent(refused)) == 1, "an error means that nothing of the write was done"
+
+
+def test_paths_with_odd_bytes(box):
+    names = [b"a b", b"line\nbreak", b"esc\x1b[31m", b"not\xffutf8", b"back\\slash", b"colon: x",
+             "schön".encode(), b"-v", b"'quote"]
+    (box.fs / "d").mkdir()
+    wait_clean(box)
+    files = []
+    for name in names:
+        files.append(os.open(bytes(box.fs) + b"/d/" + name, os.O_WRONLY | os.O_CREAT, 0o644))
+        os.write(files[-1], name)
+    shutil.rmtree(box.backing / "d")
+    for file in files:
+        os.close(file)
+    wait_for(lambda: box.status()["unsent"] == str(len(names)), 10, 0.05, lambda: str(unsent(box)))
+    lines = (box.dir / "unsent").read_bytes().splitlines()
+    assert len(lines) == len(names)
+    assert all(byte >= 0x20 for line in lines for byte in line)
+    shown = [line.rsplit(b": No such file", 1)[0] for line in lines]
+    assert sorted(shown) == sorted(b"d/" + name for name in (
+        b"a b", rb"line\x0abreak", rb"esc\x1b[31m", rb"not\xffutf8", rb"back\x5cslash", b"colon: x",
+        "schön".encode(), b"-v", b"'quote"))
+    assert box.exec("true").exit.startswith("error unsent d/")
+    for path in shown:
+        line = b"discard '" + path.replace(b"'", rb"'\''") + b"'\n"
+        (box.dir / "ctl").write_bytes(line)
+    assert unsent(box) == []
+    assert box.ok("ls") == b""
+
+
+def test_discard_by_the_bytes_themselves(box):
+    refuse(box, "a\\b\tc")
+    wait_unsent(box, "d/a\\x5cb\\x09c")
+    box.ctl(json.dumps({"verb": "discard", "path": "fs/d/a\\b\tc"}))
+    assert unsent(box) == []
+
+
+def test_several_refusals_one_of_them_a_directory(box):
+    """Each is named; one is discarded, the others are retried."""
+    for name in "def":
+        (box.fs / name).mkdir()
+    wait_clean(box)
+    with open(box.fs / "d/one", "wb") as one, open(box.fs / "f/three", "wb") as three:
+        one.write(b"1")
+        three.write(b"3")
+        os.mkdir(box.fs / "e/made")
+        for name in "def":
+            shutil.rmtree(box.backing / name)
+    wait_unsent(box, "d/one", "e/made", "f/three")
+    result = box.exec("true").exit
+    assert result.startswith("error unsent ") and " and 2 more" in result, result
+    box.ctl("discard d/one")
+    bring_back(box, "e")
+    bring_back(box, "f")
+    box.ctl("retry")
+    assert result_of(box, "retry") == "ok", (box.dir / "ctl").read_text()
+    assert unsent(box) == []
+    assert box.ok("cat f/three; ls -d e/made") == b"3e/made\n"
+
+
+@pytest.mark.parametrize("how", ["umount", "kill9"])
+def test_unsent_survives_an_unmount_and_a_crash(fresh_mount, kind, how):
+    mount = fresh_mount(kind=kind)
+    box = mount.create("web")
+    refuse(box, "file", b"mine" * 50_000)
+    wait_unsent(box, "d/file")
+    before = unsent(box)
+    getattr(mount, how)()
+    mount.start()
+    box = mount.box("web")
+    assert unsent(box) == before and box.status()["unsent"] == "1"
+    assert (box.fs / "d/file").read_bytes() == b"mine" * 50_000
+    assert error_of(os.rmdir, box.dir) == "EBUSY"
+    assert box.exec("true").exit.startswith("error unsent d/file ")
+    bring_back(box)
+    box.ctl("retry")
+    assert result_of(box, "retry") == "ok"
+    assert box.ok("wc -c <d/file").strip() == b"200000"
+    mount.restart()
+    assert unsent(mount.box("web")) == []
+
+
 def test_refused_file_can_be_removed_and_commands_run_again(refused):
-    assert refused.exec("true").exit.startswith("error")
     run(["rm", "-rf", refused.fs / "d"])
-    wait_clean(refused)
+    wait_for(lambda: unsent(refused) == [], 10, 0.05, lambda: str(unsent(refused)))
     assert refused.ok("ls") == b""
     assert os.listdir(refused.fs) == []
+
+
+def test_refused_file_written_again_goes_with_the_next_close(refused):
+    bring_back(refused)
+    (refused.fs / "d/file").write_bytes(b"anew")
+    assert refused.ok("cat d/file") == b"anew"
+    assert unsent(refused) == []
+
+
+def test_mount_option_sync_tells_the_writer(fresh_mount, kind):
+    """With -o sync a refusal is the error of the close, and nothing is unsent without its writer's knowledge."""
+    mount = fresh_mount(options=("drain=1s", "sync"), kind=kind)
+    box = mount.create("web")
+    (box.fs / "d").mkdir()
+    assert (box.backing / "d").is_dir()
+    os.symlink("x", box.fs / "link")
+    assert os.readlink(box.backing / "link") == "x"
+    descriptor = os.open(box.fs / "d/file", os.O_WRONLY | os.O_CREAT, 0o644)
+    os.write(descriptor, b"mine")
+    shutil.rmtree(box.backing / "d")
+    assert error_of(os.close, descriptor) == "ENOENT"
+    os.rename(box.fs / "link", box.fs / "link2")
+    os.unlink(box.fs / "link2")
+    assert not os.path.lexists(box.backing / "link2")
+
+
+# -- draining
+
+def test_what_was_not_drained_goes_with_the_next_mount(fresh_mount, kind):
+    mount = fresh_mount(options=("drain=20s",), kind=kind)
+    box = mount.create("web")
+    backing = box.backing
+    box.ctl("pause")
+    box.wait_state("paused")
+    (box.fs / "made").mkdir()
+    (box.fs / "file").write_text("content")
+    mount.umount()
+    mount.start()
+    box = mount.box("web")
+    box.ctl("resume")
+    box.wait_state("running")
+    assert box.ok("cat file; ls -d made") == b"contentmade\n"
+    assert (backing / "file").read_text() == "content"
+
+
+def test_umount_right_after_a_name_drains_it(fresh_mount, kind):
+    mount = fresh_mount(options=("drain=20s",), kind=kind)
+    box = mount.create("web")
+    backing = box.backing
+    for n in range(50):
+        (box.fs / ("d%d" % n)).mkdir()
+    os.symlink("d1", box.fs / "link")
+    os.rename(box.fs / "d2", box.fs / "moved")
+    mount.umount()
+    assert (backing / "d49").is_dir() and (backing / "moved").is_dir()
+    assert os.readlink(backing / "link") == "d1"
+    mount.start()
+
+
+def test_sigterm_unmounts_and_drains(fresh_mount, kind):
+    mount = fresh_mount(options=("drain=20s",), kind=kind)
+    box = mount.create("web")
+    backing = box.backing
+    for n in range(100):
+        (box.fs / ("f%d" % n)).write_text("content %d" % n)
+    mount.terminate()
+    assert len(os.listdir(backing)) == 100
+    assert (backing / "f99").read_text() == "content 99"
+    mount.start()
 
 
 # -- lifecycle

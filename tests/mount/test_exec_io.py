@@ -13,7 +13,7 @@ from support.control import (error_of, error_text, exit_of, status_json, submit,
 from support.tools import run, wait_for
 
 MIB = 1 << 20
-COUNTER = "i=0; while :; do i=$((i+1)); echo $i > n; sleep 0.02; done"
+COUNTER = "i=0; while :; do i=$((i+1)); echo $i >n.new; mv n.new n; sleep 0.02; done"  # never empty
 
 
 def count(box):

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.timeout(200)
 
 FAST = 0.1  # seconds: control files
 GONE = 1.0  # an unmount
+ENDING = 5.0  # a call that is under way when it ends
 
 
 @pytest.fixture
@@ -337,6 +338,62 @@ def test_kill_9_with_dirty_data_then_a_new_mount_sends_it(far, trouble):
     check_changed(backing)
     wait_works(box)
     same_trees(box, backing)
+
+
+@each_trouble
+def test_drain_has_an_end_and_the_next_mount_sends_the_rest(far, trouble):
+    mount = far.mount(options=("drain=2s",))
+    box = mount.create("web")
+    backing = box.backing
+    calls = things_to_change(box)
+    far.break_(trouble)
+    all_at_once(*calls)
+    began = time.monotonic()
+    mount.umount()
+    assert time.monotonic() - began < 2 + ENDING + SLACK
+    mount.start()
+    box = mount.box("web")
+    assert count_dirty(box) > 0
+    far.mend()
+    wait_clean(box, 60)
+    check_changed(backing)
+
+
+def test_drain_goes_on_when_the_host_is_back(far):
+    mount = far.mount(options=("drain=30s",))
+    box = mount.create("web")
+    backing = box.backing
+    calls = things_to_change(box)
+    far.break_("killed")
+    all_at_once(*calls)
+    run(["umount", mount.path])
+    time.sleep(1)
+    assert mount.is_alive()
+    far.mend()
+    mount.wait_end()
+    check_changed(backing)
+    mount.start()
+
+
+def test_second_signal_ends_a_drain_and_loses_nothing(far):
+    mount = far.mount(options=("drain=60s",))
+    box = mount.create("web")
+    backing = box.backing
+    calls = things_to_change(box)
+    far.break_("hole")
+    all_at_once(*calls)
+    mount.process.send_signal(signal.SIGTERM)
+    wait_for(lambda: not os.path.ismount(mount.path), 1 + SLACK, 0.02)
+    time.sleep(0.5)
+    assert mount.is_alive(), "it drains"
+    began = time.monotonic()
+    mount.terminate()
+    assert time.monotonic() - began < 1 + SLACK
+    mount.start()
+    box = mount.box("web")
+    far.mend()
+    wait_clean(box, 60)
+    check_changed(backing)
 
 
 @pytest.mark.parametrize("seed", range(3))

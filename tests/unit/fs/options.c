@@ -132,9 +132,9 @@ static void each_option_is_taken(void)
         CHECK(o.uid == 0 && o.gid == 4294967294 && o.umask == 027);
         CHECK_EQ(OPTION("umask=0"), 0);
         CHECK_EQ(OPTION("allow_other,ro,noexec,sync"), 0);
-        CHECK(o.allow_other && o.is_readonly && o.no_exec);
-        CHECK_EQ(OPTION("ro,rw,noexec,exec"), 0);
-        CHECK(!o.is_readonly && !o.no_exec);
+        CHECK(o.allow_other && o.is_readonly && o.no_exec && o.is_sync);
+        CHECK_EQ(OPTION("ro,rw,noexec,exec,sync,async"), 0);
+        CHECK(!o.is_readonly && !o.no_exec && !o.is_sync);
         CHECK_EQ(PARSE("-o", "allow=net", "-o", "allow=mount:ssh", "/m"), 0); /* they add up */
         CHECK_EQ(o.allow, ALLOW_NET | ALLOW_MOUNT | ALLOW_SSH);
 }

@@ -63,7 +63,7 @@ static void what_is_dirty_is_shown_and_kept(void)
         world_up();
         sb = make("web");
         generation = sandbox_generation(sb);
-        sandbox_set_dirty(sb, 2, 100);
+        sandbox_set_dirty(sb, 2, 100, 0);
         CHECK(sandbox_generation(sb) > generation);
         CHECK_EQ(info_of(sb).dirty_files, 2);
         CHECK_EQ(info_of(sb).dirty_bytes, 100);
@@ -80,6 +80,59 @@ static void what_is_dirty_is_shown_and_kept(void)
         world_end();
 }
 
+static void what_was_refused_keeps_commands_from_starting(void)
+{
+        struct task_options ignore = {.text = "true", .ignore_unsent = true};
+        struct sandbox *sb;
+        struct task *t;
+        struct task_info info;
+
+        world_begin(0);
+        world_up();
+        sb = make("web");
+        atomic_store(&world.unsent, 2);
+        t = run(sb, "true");
+        info = ended(t);
+        CHECK_STR(info.exit, "error unsent a/b: no");
+        CHECK_EQ(fake_calls(FAKE_EXEC_START), 0);
+        task_unref(t);
+        CHECK_EQ(sandbox_exec(sb, &ignore, ++world.seq, &world.call, &t), 0);
+        (void)running(sb, t);
+        task_unref(t);
+        CHECK_EQ(fake_calls(FAKE_EXEC_START), 1);
+
+        CHECK(!verb_ok(sb, SANDBOX_RETRY)); /* one is refused again */
+        CHECK(verb_ok(sb, SANDBOX_RETRY));
+        CHECK_EQ(atomic_load(&world.retried), 2);
+        t = run(sb, "true");
+        (void)running(sb, t);
+        task_unref(t);
+        sandbox_unref(sb);
+        world_end();
+}
+
+static void what_was_refused_is_shown_and_kept(void)
+{
+        struct sandbox *sb;
+        uint64_t generation;
+
+        world_begin(0);
+        world_up();
+        sb = make("web");
+        generation = sandbox_generation(sb);
+        CHECK_EQ(info_of(sb).unsent_real_ns, 0);
+        sandbox_set_dirty(sb, 0, 0, 3);
+        CHECK(sandbox_generation(sb) > generation);
+        CHECK_EQ(info_of(sb).unsent, 3);
+        CHECK(info_of(sb).unsent_real_ns > 0);
+        CHECK_EQ(fleet_remove(world.fleet, "web", &world.call), -EBUSY);
+        CHECK(strstr(world.call.sentence, "web/unsent"));
+        sandbox_set_dirty(sb, 0, 0, 0);
+        CHECK_EQ(fleet_remove(world.fleet, "web", &world.call), 0);
+        sandbox_unref(sb);
+        world_end();
+}
+
 static void an_unmount_delivers(void)
 {
         struct sandbox *sb;
@@ -87,8 +140,7 @@ static void an_unmount_delivers(void)
         world_begin(0);
         world_up();
         sb = make("web");
-        sandbox_set_dirty(sb, 1, 1);
-        sandbox_unref(sb);
+        sandbox_unref(sb); /* of names that wait it is not told at once */
         world_down();
         CHECK_EQ(atomic_load(&world.delivered), 1);
         world_forget();
@@ -99,6 +151,8 @@ static void tests(void)
         RUN(a_command_starts_behind_the_delivery);
         RUN(it_goes_down_behind_the_delivery);
         RUN(what_is_dirty_is_shown_and_kept);
+        RUN(what_was_refused_keeps_commands_from_starting);
+        RUN(what_was_refused_is_shown_and_kept);
         RUN(an_unmount_delivers);
 }
 

@@ -41,6 +41,7 @@ static struct world {
         atomic_uint gone, early; /* sandbox_gone; ends that could be seen too early */
         atomic_uint delivered; /* calls of the listener */
         atomic_int deliver_code; /* what `deliver` answers */
+        atomic_uint unsent, retried; /* what is refused; calls of `retry`, which takes one away */
         uint64_t seq;
 } world;
 
@@ -70,7 +71,25 @@ static inline int on_deliver(void *ctx, struct sandbox *sb, struct call *c)
         atomic_fetch_add(&world.delivered, 1);
         if (r < 0)
                 return call_fail(c, r, "no way there");
-        sandbox_set_dirty(sb, 0, 0);
+        sandbox_set_dirty(sb, 0, 0, atomic_load(&world.unsent));
+        return 0;
+}
+
+static inline int on_check_unsent(void *ctx, struct sandbox *sb, struct call *c)
+{
+        (void)ctx;
+        (void)sb;
+        return atomic_load(&world.unsent) ? call_fail(c, -ECANCELED, "unsent a/b: no") : 0;
+}
+
+static inline int on_retry(void *ctx, struct sandbox *sb, struct call *c)
+{
+        (void)ctx;
+        (void)c;
+        atomic_fetch_add(&world.retried, 1);
+        if (atomic_load(&world.unsent) > 0)
+                atomic_fetch_sub(&world.unsent, 1);
+        sandbox_set_dirty(sb, 0, 0, atomic_load(&world.unsent));
         return 0;
 }
 
@@ -109,6 +128,8 @@ static inline int world_try_up(void)
         const struct listener listener = {
                 .task_ending = on_ending,
                 .deliver = on_deliver,
+                .check_unsent = on_check_unsent,
+                .retry = on_retry,
                 .sandbox_gone = on_gone,
         };
 
