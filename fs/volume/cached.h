@@ -3,11 +3,12 @@
  * Parts of the cached volume, for its own files only. Two halves that know each other by what this
  * file declares:
  *
- *  names     cached.c (birth, epochs, what all share), cached_names.c (what is done by name),
- *            cached_attrs.c, cached_dirs.c, meta.c (what is known of the sandbox's files),
- *            refresh.c (asking for it)
- *  content   contents.c, spool.c, cached_files.c, prefetch.c, upload.c: bytes, open files, and what
- *            waits to be sent
+ *  names     cached.c (birth, epochs, what all share), cached_names.c and cached_rename.c (what is
+ *            done by name), cached_attrs.c, cached_dirs.c, meta.c (what is known of the sandbox's
+ *            files), refresh.c (asking for it)
+ *  content   contents.c, spool.c, cached_files.c, prefetch.c: bytes and open files
+ *
+ * and what both send: journal.c (changes that wait, in order), send.c and upload.c (sending them).
  *
  * Paths:     of the sandbox as files.h has them: "" is the working directory.
  * Entries:   what is known at a path is an entry of `meta`. An entry of a regular file may carry one
@@ -18,8 +19,8 @@
  * Fresh:     an operation may use what was asked for at most attr_ttl before the operation began
  *            (60 s while the sandbox is quiet), in the present epoch. What is older is asked for
  *            anew; if that fails the operation does.
- * Own:       after a change of ours its answer is entered with the time when it was there; what was
- *            asked for before that time and comes later doesn't count for it.
+ * Own:       a change of ours is entered when it is queued; what was asked for before and comes later
+ *            doesn't count for it, and nothing is asked for about its path before it is sent.
  * Locks:     meta, nodes, recent, climbs and refresh have one each, all leaves. Hooks of the content
  *            half are called without any, except content_ref and content_is_pinned.
  */
