@@ -16,6 +16,7 @@
 #define NOTHING_YET 1
 #define FEW_REQUESTS 64 /* they take as long as the way */
 #define TRIES_MAX 8 /* of content for which there may be room once what is before it was done */
+#define CANCELLED_NS (250 * NS_PER_MS)
 #define OPS_OF_NAMES 4 /* most requests of a change beside its content */
 
 /* ---- what a change is made of ---- */
@@ -834,9 +835,13 @@ static void explain_all(struct window *w)
 static void clean_up(struct window *w, bool is_all)
 {
         _cleanup_(freep) struct sftp_op *ops = calloc(w->count + 1, sizeof(*ops));
+        uint64_t until_ns = w->call->deadline_ns;
         struct call quiet;
         size_t count = 0;
 
+        /* Who was cancelled doesn't wait for a host that may be dead: the rest is left for later. */
+        if (atomic_load(&w->call->is_cancelled) && until_ns > clock_after(CANCELLED_NS))
+                until_ns = clock_after(CANCELLED_NS);
         for (size_t i = 0; ops && i < w->count; i++) {
                 struct window_item *at = &w->items[i];
 
@@ -850,7 +855,7 @@ static void clean_up(struct window *w, bool is_all)
                                 .type = at->x->kind == CHANGE_MKDIR ? SFTP_RMDIR : SFTP_UNLINK,
                                 .path = at->temp};
         }
-        call_init(&quiet, w->call->deadline_ns); /* the failure to tell is the one before */
+        call_init(&quiet, until_ns); /* the failure to tell is the one before */
         if (ops)
                 (void)sftp_run(w->spot->sftp, &quiet, ops, count);
         for (size_t i = 0; i < count; i++) {
