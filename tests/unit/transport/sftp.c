@@ -744,7 +744,7 @@ static void a_frozen_server_costs_no_more_than_the_deadline(void)
         struct sftp_listing what = {.root = temp, .depth = 2};
         const char *paths[] = {temp};
         struct sftp_fetch_sink files = {.file = on_error, .ctx = NULL};
-        uint64_t since_ns = clock_mono_ns();
+        uint64_t since_ns;
         pid_t pid = 0;
         struct sftp *server = connect_pid(&pid);
 
@@ -752,6 +752,7 @@ static void a_frozen_server_costs_no_more_than_the_deadline(void)
                 return;
         listing_init(&l);
         CHECK_EQ(kill(pid, SIGSTOP), 0);
+        since_ns = clock_mono_ns();
         call_init(&c, clock_after(200 * NS_PER_MS));
         CHECK_EQ(sftp_run(server, &c, &op, 1), -ETIMEDOUT);
         CHECK_EQ(op.error, -EINPROGRESS);
@@ -763,7 +764,7 @@ static void a_frozen_server_costs_no_more_than_the_deadline(void)
         CHECK_EQ(sftp_fetch(server, &c, paths, 1, 100, &files), -ETIMEDOUT);
         call_cancel(&cancelled);
         CHECK_EQ(sftp_run(server, &cancelled, &op, 1), -EINTR);
-        CHECK(clock_mono_ns() - since_ns < 8 * NS_PER_S); /* 0.8 s, but for the load */
+        CHECK(clock_mono_ns() - since_ns < 25 * NS_PER_S); /* 0.8 s, but for the load; 30 s else */
         CHECK_EQ(kill(pid, SIGCONT), 0); /* what comes now goes nowhere */
         c.deadline_ns = clock_after(10 * NS_PER_S);
         CHECK_EQ(sftp_run(server, &c, &op, 1), 0);
