@@ -692,7 +692,7 @@ def test_a_deadline_ends_a_call(f):
         f.apply(*[store("f%d" % i, b"x" * 1000) for i in range(3000)], call_ms=1)
     except Refused as refused:
         assert refused.errno == "ETIMEDOUT"
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 25  # a second, but for the load
 
 
 def test_unknown_flags_are_refused(f):
