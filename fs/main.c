@@ -9,9 +9,8 @@
  *      fs/control/     the files that people talk to: ctl, status, exec/<n>/...
  *      fs/volume/      the files under fs/
  *      fs/sandbox/     sandboxes, their commands, what is kept on disk       struct fleet
- *      fs/worker.c     threads for what may block                            struct workers
  *      providers/      services that sandboxes come from
- *      transport/      moving bytes
+ *      transport/      moving bytes; base/: what all use, threads among it    struct workers
  *
  * This file wires them, from the bottom of a mount's life to its end, and is the only one that ends
  * the program in peace.
@@ -31,11 +30,11 @@
 #include "fs/options.h"
 #include "fs/sandbox/fleet.h"
 #include "fs/tree/tree.h"
-#include "fs/worker.h"
 #include "transport/base/call.h"
 #include "transport/base/cleanup.h"
 #include "transport/base/clock.h"
 #include "transport/base/log.h"
+#include "transport/base/worker.h"
 
 #define FAST_WORKERS 32
 #define SLOW_WORKERS 16

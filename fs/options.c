@@ -6,23 +6,16 @@
 #include <assert.h>
 #include <errno.h>
 #include <getopt.h>
-#include <limits.h>
-#include <pwd.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "fs/sandbox/settings.h"
-#include "providers/registry.h"
 #include "transport/base/call.h"
 #include "transport/base/cleanup.h"
 #include "transport/base/clock.h"
 #include "transport/base/names.h"
 #include "transport/base/units.h"
 
-#define DEFAULT_PROVIDER "local"
-#define SSH_PROVIDER "ssh"
 #define DRAIN_NS (30 * NS_PER_S)
 #define ATTR_TIMEOUT_MAX_NS NS_PER_S
 #define OUTPUT_CAP (UINT64_C(64) * 1024 * 1024)
@@ -56,8 +49,7 @@ void options_done(struct options *o)
 
 /* ---- values ---- */
 
-/* 0 or -ENOMEM. */
-static int set_text(char **to, const char *value, struct call *c)
+int options_set_text(char **to, const char *value, struct call *c)
 {
         char *copy = strdup(value);
 
@@ -75,22 +67,22 @@ static int bad_value(struct call *c, const char *option, const char *value, cons
 
 static int set_provider(struct options *o, const char *value, struct call *c)
 {
-        return set_text(&o->provider, value, c);
+        return options_set_text(&o->provider, value, c);
 }
 
 static int set_config(struct options *o, const char *value, struct call *c)
 {
-        return set_text(&o->config_path, value, c);
+        return options_set_text(&o->config_path, value, c);
 }
 
 static int set_state(struct options *o, const char *value, struct call *c)
 {
-        return set_text(&o->state_path, value, c);
+        return options_set_text(&o->state_path, value, c);
 }
 
 static int set_uid_range(struct options *o, const char *value, struct call *c)
 {
-        return set_text(&o->uid_range, value, c); /* checked by the provider */
+        return options_set_text(&o->uid_range, value, c); /* checked by the provider */
 }
 
 static int set_on_unmount(struct options *o, const char *value, struct call *c)
@@ -187,7 +179,7 @@ static int set_symlinks(struct options *o, const char *value, struct call *c)
 /* Topics are separated by ':', as ',' separates options. */
 static int set_debug(struct options *o, const char *value, struct call *c)
 {
-        int r = set_text(&o->debug_topics, value ? value : "all", c);
+        int r = options_set_text(&o->debug_topics, value ? value : "all", c);
 
         if (r < 0)
                 return r;
@@ -438,7 +430,7 @@ static int take_operands(struct options *o, int count, char *const *operands, st
                                  "no mount point; usage: sbxfs [-o opt,...] MOUNTPOINT");
         if (count > 2)
                 return call_fail(c, -EINVAL, "too many arguments: %s", operands[2]);
-        return set_text(&o->mountpoint, operands[count - 1], c);
+        return options_set_text(&o->mountpoint, operands[count - 1], c);
 }
 
 int options_parse(struct options *o, int argc, char *const *argv, struct call *c)
@@ -507,233 +499,4 @@ void options_print_help(FILE *to)
                 "\n"
                 "See sbxfs(1).\n",
                 to); /* a closed stdout shows in main's exit status */
-}
-
-/* ---- what depends on the user and the system ---- */
-
-/* DIR/NAME, or -ENOMEM. */
-static int join(char **to, const char *dir, const char *name, struct call *c)
-{
-        char *path;
-
-        if (asprintf(&path, "%s/%s", dir, name) < 0)
-                return call_fail(c, -ENOMEM, "out of memory");
-        free(*to);
-        *to = path;
-        return 0;
-}
-
-/* The variable's value, where it is an absolute path. */
-static const char *absolute_env(const char *name)
-{
-        const char *value = getenv(name); /* NOLINT(concurrency-mt-unsafe): nothing sets any */
-
-        return value && value[0] == '/' ? value : NULL;
-}
-
-/* The user's home; NULL: none is known. */
-static const char *home(void)
-{
-        const char *value = absolute_env("HOME");
-        const struct passwd *user;
-
-        if (value)
-                return value;
-        user = getpwuid(geteuid()); /* NOLINT(concurrency-mt-unsafe): before any thread */
-        return user && user->pw_dir && user->pw_dir[0] == '/' ? user->pw_dir : NULL;
-}
-
-static int complete_state(struct options *o, struct call *c)
-{
-        const char *dir = absolute_env("XDG_STATE_HOME");
-
-        if (o->state_path)
-                return 0;
-        if (dir)
-                return join(&o->state_path, dir, "sbxfs", c);
-        if (geteuid() == 0)
-                return set_text(&o->state_path, "/var/lib/sbxfs", c);
-        dir = home();
-        if (!dir)
-                return call_fail(c, -EINVAL, "no home directory; give -o state=DIR");
-        return join(&o->state_path, dir, ".local/state/sbxfs", c);
-}
-
-/* The default file need not be there; o->config_path is NULL then. */
-static int complete_config_path(struct options *o, struct call *c)
-{
-        const char *dir = absolute_env("XDG_CONFIG_HOME");
-        int r = 0;
-
-        if (o->config_path)
-                return 0;
-        if (dir)
-                r = join(&o->config_path, dir, "sbxfs/config.ini", c);
-        else if (geteuid() == 0)
-                r = set_text(&o->config_path, "/etc/sbxfs/config.ini", c);
-        else if ((dir = home()))
-                r = join(&o->config_path, dir, ".config/sbxfs/config.ini", c);
-        if (r == 0 && o->config_path && access(o->config_path, F_OK) < 0 &&
-            (errno == ENOENT || errno == ENOTDIR)) {
-                free(o->config_path);
-                o->config_path = NULL;
-        }
-        return r;
-}
-
-/* Absolute, by the working directory at the start. */
-static int make_absolute(char **path, struct call *c)
-{
-        char cwd[PATH_MAX];
-
-        if (!*path || (*path)[0] == '/')
-                return 0;
-        if (!getcwd(cwd, sizeof(cwd)))
-                return call_fail_errno(c, -errno, "the working directory");
-        return join(path, cwd, *path, c);
-}
-
-/* Without links, as the kernel shows it in mountinfo. Crosses no mount that is dead: that takes
- * a stat. */
-static int resolve_mountpoint(struct options *o, struct call *c)
-{
-        char *path = realpath(o->mountpoint, NULL);
-
-        if (!path)
-                return call_fail_errno(c, -errno, "%s", o->mountpoint);
-        free(o->mountpoint);
-        o->mountpoint = path;
-        if (strcmp(path, "/") == 0)
-                return call_fail(c, -EINVAL, "/ can't be the mount point");
-        return 0;
-}
-
-/* The deepest directory of `path` that is there, without links, and the rest as it was. */
-static int resolve_state(struct options *o, struct call *c)
-{
-        _cleanup_(freep) char *head = strdup(o->state_path), *real = NULL;
-        size_t size;
-
-        if (!head)
-                return call_fail(c, -ENOMEM, "out of memory");
-        for (size = strlen(head); size > 1; size--) {
-                if (o->state_path[size] != '/' && o->state_path[size] != '\0')
-                        continue;
-                head[size] = '\0';
-                real = realpath(head, NULL);
-                if (real || (errno != ENOENT && errno != ENOTDIR))
-                        break;
-        }
-        if (!real)
-                return call_fail_errno(c, -errno, "%s", head);
-        while (o->state_path[size] == '/')
-                size++;
-        if (o->state_path[size] == '\0')
-                return set_text(&o->state_path, real, c);
-        return join(&o->state_path, real, o->state_path + size, c);
-}
-
-static bool is_below(const char *path, const char *dir)
-{
-        size_t size = strlen(dir);
-
-        return strncmp(path, dir, size) == 0 && (path[size] == '/' || path[size] == '\0');
-}
-
-/* Whether creations may name hosts of their own, or sections by provider=ssh host=NAME. */
-static bool wants_ssh(const struct config *config, unsigned allow)
-{
-        for (size_t i = 0; i < config->count; i++)
-                if (strcmp(config->sections[i].kind, SSH_PROVIDER) == 0)
-                        return true;
-        return (allow & ALLOW_SSH) && registry_find(SSH_PROVIDER);
-}
-
-/*
- * Kinds that need no section: the default, the one that -o provider names, and ssh where it is of
- * use.
- */
-static int add_builtins(struct config *config, const char *provider, unsigned allow)
-{
-        int r = config_add_builtin(config, DEFAULT_PROVIDER);
-
-        if (r == 0 && wants_ssh(config, allow))
-                r = config_add_builtin(config, SSH_PROVIDER);
-
-        if (r == 0 && provider && registry_find(provider))
-                r = config_add_builtin(config, provider);
-        return r;
-}
-
-static int complete_config(struct options *o, struct call *c)
-{
-        const char *words[64] = {0}, *nearest;
-        int r;
-
-        if (o->config_path) {
-                r = config_read(o->config_path, &o->config, c);
-                if (r < 0)
-                        return r;
-        }
-        if (add_builtins(&o->config, o->provider, o->allow) < 0)
-                return call_fail(c, -ENOMEM, "out of memory");
-        if (!o->provider)
-                return set_text(&o->provider, DEFAULT_PROVIDER, c);
-        if (config_find(&o->config, o->provider))
-                return 0;
-        for (size_t i = 0; i < o->config.count && i + 1 < sizeof(words) / sizeof(words[0]); i++)
-                words[i] = o->config.sections[i].instance;
-        nearest = name_nearest(o->provider, words);
-        return call_fail(c, -EINVAL, "-o provider=%s: there is none%s%s%s", o->provider,
-                         nearest ? "; did you mean \"" : "", nearest ? nearest : "",
-                         nearest ? "\"?" : "");
-}
-
-int options_complete(struct options *o, struct call *c)
-{
-        int r = resolve_mountpoint(o, c);
-
-        if (r == 0)
-                r = complete_state(o, c);
-        if (r == 0)
-                r = make_absolute(&o->state_path, c);
-        if (r == 0)
-                r = resolve_state(o, c);
-        if (r == 0)
-                r = complete_config_path(o, c);
-        if (r == 0)
-                r = make_absolute(&o->config_path, c);
-        if (r < 0)
-                return r;
-        if (is_below(o->state_path, o->mountpoint))
-                return call_fail(c, -EINVAL, "the state directory %s is inside of the mount point",
-                                 o->state_path);
-        if (o->config_path && is_below(o->config_path, o->mountpoint))
-                return call_fail(c, -EINVAL,
-                                 "the configuration file %s is inside of the mount point",
-                                 o->config_path);
-        if (o->uid_range && geteuid() != 0)
-                return call_fail(c, -EINVAL,
-                                 "-o uid-range: only root can give sandboxes uids of their own");
-        return complete_config(o, c);
-}
-
-int options_reload(const struct options *o, struct call *c)
-{
-        struct config now = CONFIG_INIT;
-        bool is_same;
-        int r = o->config_path ? config_read(o->config_path, &now, c) : 0;
-
-        if (r == 0)
-                r = add_builtins(&now, o->provider, o->allow);
-        if (r < 0) {
-                config_done(&now);
-                return r;
-        }
-        is_same = config_is_same(&o->config, &now);
-        config_done(&now);
-        return is_same ? 0
-                       : call_fail(c, -EOPNOTSUPP,
-                                   "%s has changed; that counts from the next mount on",
-                                   o->config_path);
 }

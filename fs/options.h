@@ -72,3 +72,6 @@ int options_complete(struct options *o, struct call *c);
 int options_reload(const struct options *o, struct call *c);
 
 void options_print_help(FILE *to);
+
+/* For options*.c: *to is freed, and then a copy. 0 or -ENOMEM. */
+int options_set_text(char **to, const char *value, struct call *c);

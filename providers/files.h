@@ -81,6 +81,11 @@ struct file_source {
         /* Exactly `size` bytes at `offset`; 0 or -errno. Any thread. */
         int (*read)(struct file_source *from, void *data, size_t size, uint64_t offset);
         uint64_t size;
+        /*
+         * Of one that does more itself: all of it into this open file, which is empty; 0 or -errno.
+         * NULL: it is to be read.
+         */
+        int (*fill)(struct file_source *from, int fd);
 };
 
 struct file_extent {
@@ -101,7 +106,12 @@ enum change_kind {
         CHANGE_LINK, /* one more name, `to` */
         CHANGE_UNLINK,
         CHANGE_RMDIR,
-        CHANGE_RENAME, /* to `to`, over what is there unless RENAME_NOREPLACE in `flags` */
+        /*
+         * To `to`, over what is there unless RENAME_NOREPLACE in `flags`. With `what`, which only an
+         * agent knows: of a regular file, of this `size` (FILE_SET_SIZE), else -EINVAL; it gets
+         * `mode` and the times before.
+         */
+        CHANGE_RENAME,
         CHANGE_SET, /* FILE_SET_MODE, _TIMES, _SIZE of `what` */
 };
 
@@ -118,6 +128,11 @@ struct change {
         enum change_kind kind;
         const char *path;
         const char *to;
+        /*
+         * Of a STORE or MKDIR: if it is made under a temporary name beside `path`, then this one,
+         * where nothing is that isn't ours. NULL: any. Is a hint: who has better places uses them.
+         */
+        const char *temp;
         unsigned flags;
         unsigned what; /* enum file_set; also of STORE and WRITE: mtime and size */
         mode_t mode; /* permission bits */

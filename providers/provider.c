@@ -272,6 +272,13 @@ int box_root(struct box *b, struct call *c, struct box_root *ret)
                          : lacks(b->provider, c, "directory of this machine");
 }
 
+void box_set_timeout(struct box *b, const struct spec *spec)
+{
+        assert(spec);
+        if (b->provider->ops->set_timeout)
+                b->provider->ops->set_timeout(b, spec);
+}
+
 bool box_is_quiet(const struct box *b)
 {
         return b->provider->ops->is_quiet && b->provider->ops->is_quiet(b);

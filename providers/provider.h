@@ -212,6 +212,8 @@ struct exec_sink {
 /* Given at birth; called from the provider's threads, holding no lock. */
 struct provider_listener {
         void (*box_changed)(void *ctx, const char *id); /* its state may differ: ask again */
+        /* What goes on inside of create(), of the spec's key: "pulling ...". May be NULL. */
+        void (*box_phase)(void *ctx, const char *key, const char *text);
         void *ctx;
 };
 
@@ -241,6 +243,7 @@ enum provider_trait {
         PROVIDER_COSTS = 1 << 1, /* time costs money: an idle time-out by default */
         PROVIDER_SURVIVES = 1 << 2, /* a stopped sandbox keeps its files */
         PROVIDER_FILES_WHEN_DOWN = 1 << 3, /* and they can be reached while it is down */
+        PROVIDER_TELLS = 1 << 4, /* box_changed tells every change: it isn't polled */
 };
 
 struct provider_config {
@@ -265,6 +268,8 @@ struct provider_ops {
         uint32_t settings; /* SETTING_BITs that this service can hold at all */
         /* NULL-terminated: keys of an INI section that are its own */
         const char *const *config_keys;
+        /* Whether it is to be had without an INI section: its variables, its socket. NULL: no. */
+        bool (*is_there)(void);
 
         int (*open)(const struct provider_config *config, struct call *c, struct provider **ret);
         void (*close)(struct provider *p); /* boxes were released before. Sandboxes live on */
@@ -275,7 +280,10 @@ struct provider_ops {
          */
         int (*check)(struct provider *p, struct call *c, const struct spec *spec);
 
-        /* Required. Repeat: create never (look for spec->key in list() first); the others always */
+        /*
+         * Required. Repeat: create never (look for spec->key in list() first); the others always.
+         * A create that fails sets c->made_nothing where that is certain, as when nobody was reached.
+         */
         int (*create)(struct provider *p, struct call *c, const struct spec *spec,
                       struct box **ret);
         /* of what is gone: success. Leaves no process and no file */
@@ -295,6 +303,11 @@ struct provider_ops {
         int (*stop)(struct box *b, struct call *c);
         int (*pause)(struct box *b, struct call *c);
         int (*resume)(struct box *b, struct call *c);
+        /*
+         * Its idle time-out, spec->timeout_ns, is another now: a service with an end of its own is
+         * told by the provider, soon, and again until it has heard. From memory. NULL: it has none.
+         */
+        void (*set_timeout)(struct box *b, const struct spec *spec);
 
         /*
          * Commands. exec_start returns once the command runs or is certain to have failed (then
@@ -370,6 +383,7 @@ int box_start(struct box *b, struct call *c, const struct spec *spec);
 int box_stop(struct box *b, struct call *c);
 int box_pause(struct box *b, struct call *c);
 int box_resume(struct box *b, struct call *c);
+void box_set_timeout(struct box *b, const struct spec *spec);
 int box_root(struct box *b, struct call *c, struct box_root *ret);
 bool box_is_quiet(const struct box *b);
 void box_release(struct box *b); /* accepts NULL */

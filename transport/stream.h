@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A program at the far end of a connection, seen as bytes: what it is sent, what it prints, how it
- * ends. Implemented by an SSH channel (ssh/ssh.h) and by a child process (child.h).
+ * ends. Implemented by an SSH channel (ssh/ssh.h), a child process (child.h), a socket (socket.h)
+ * and what has left HTTP (http/http.h).
  *
  * Threads: stream_send and stream_close from any thread. Events come from one thread of the
  *          connection, never two at once for one stream; they must not block, and must not close

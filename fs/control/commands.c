@@ -10,10 +10,10 @@
 #include "fs/sandbox/fleet.h"
 #include "fs/sandbox/results.h"
 #include "fs/sandbox/sandbox.h"
-#include "fs/worker.h"
 #include "transport/base/buf.h"
 #include "transport/base/cleanup.h"
 #include "transport/base/clock.h"
+#include "transport/base/worker.h"
 
 #define LINES_AT_ONCE 4096 /* commands in one write */
 

@@ -14,7 +14,7 @@ void lines_init(struct lines *l)
         l->rest = BUF_INIT(LINES_MAX);
 }
 
-void lines_done(struct lines *l)
+void lines_wipe(struct lines *l)
 {
         buf_wipe(&l->rest);
 }

@@ -20,7 +20,7 @@ struct lines {
 typedef int (*lines_fn)(void *ctx, const char *text, size_t size);
 
 void lines_init(struct lines *l);
-void lines_done(struct lines *l); /* wipes */
+void lines_wipe(struct lines *l); /* wipes */
 
 /**
  * Take one write. Complete lines, with the rest of earlier writes before them, go to `commit` in

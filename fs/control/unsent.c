@@ -52,14 +52,16 @@ struct printing {
 static int print_line(struct printing *p, const char *path, int error, const char *sentence)
 {
         struct buf reason = BUF_INIT(2 * ESCAPE_LINE_MAX);
+        char line[ESCAPE_LINE_MAX + 1];
         int r;
 
         escape_text(shown(path), strlen(shown(path)), p->path, SHOWN_MAX);
         r = buf_addf(p->to, "%s: ", p->path);
         if (r == 0)
                 r = unsent_reason(&reason, error, sentence);
+        escape_sentence(buf_str(&reason), reason.size, line, sizeof(line));
         if (r == 0)
-                r = escape_line(p->to, buf_str(&reason), reason.size);
+                r = buf_add_str(p->to, line);
         buf_done(&reason);
         return r == 0 ? buf_add_char(p->to, '\n') : r;
 }

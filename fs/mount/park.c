@@ -19,11 +19,11 @@
 #include "fs/mount/reply.h"
 #include "fs/mount/request.h"
 #include "fs/mount/share.h"
-#include "fs/worker.h"
 #include "transport/base/clock.h"
 #include "transport/base/list.h"
 #include "transport/base/lock.h"
 #include "transport/base/map.h"
+#include "transport/base/worker.h"
 
 #define WORK_NS (10 * NS_PER_S) /* for one try on a worker; progress moves it */
 

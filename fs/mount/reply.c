@@ -27,6 +27,8 @@ int reply_err(struct request *r, int code)
                 log_debug("fuse", "%llu %s node %llx: %s%s%s", (unsigned long long)r->op.call.id,
                           r->what, (unsigned long long)r->a.node, errno_name(code),
                           r->op.call.sentence[0] ? ": " : "", r->op.call.sentence);
+        if (code < 0)
+                tree_op_failed(&r->op, code);
         (void)fuse_reply_err(r->fuse, shown_error(code)); /* nobody is left to tell */
         return 0;
 }

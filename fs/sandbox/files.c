@@ -34,10 +34,14 @@ static int find_box(struct sandbox *sb, struct call *c, struct box **ret, enum b
         if (!box && is_coming)
                 return call_fail(c, -EINPROGRESS, "the sandbox is being created");
         if (!box) {
+                bool is_known = *ret_state != BOX_UNKNOWN; /* else attaching it has failed so far */
+                int r = is_known ? -ENODEV : -EHOSTUNREACH;
+
                 mutex_lock(&sb->lock);
-                (void)call_fail(c, -ENODEV, "the sandbox was not created: %s", sb->last_error);
+                (void)call_fail(c, r, "the sandbox %s: %s",
+                                is_known ? "was not created" : "can't be reached", sb->last_error);
                 mutex_unlock(&sb->lock);
-                return -ENODEV;
+                return r;
         }
         *ret = box;
         return 0;
@@ -46,7 +50,7 @@ static int find_box(struct sandbox *sb, struct call *c, struct box **ret, enum b
 int sandbox_root(struct sandbox *sb, struct call *c, struct box_root *ret)
 {
         enum box_state state;
-        struct box *box;
+        struct box *box = NULL;
         int r = find_box(sb, c, &box, &state);
 
         if (r < 0)
@@ -59,8 +63,8 @@ int sandbox_root(struct sandbox *sb, struct call *c, struct box_root *ret)
 
 int sandbox_files(struct sandbox *sb, struct call *c, struct box **ret)
 {
-        enum box_state state;
-        struct box *box;
+        enum box_state state = BOX_UNKNOWN;
+        struct box *box = NULL;
         int r = find_box(sb, c, &box, &state);
         bool is_down = state == BOX_PAUSED || state == BOX_PAUSING || state == BOX_STOPPED ||
                        state == BOX_STOPPING;
@@ -97,11 +101,6 @@ int sandbox_open_volume_dir(struct sandbox *sb)
                 return -errno;
         fd = openat(sb->fleet->state_dir, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
         return fd < 0 ? -errno : fd;
-}
-
-const char *sandbox_owner(const struct sandbox *sb)
-{
-        return sb->fleet->owner;
 }
 
 void sandbox_set_dirty(struct sandbox *sb, uint64_t files, uint64_t bytes, uint64_t unsent)

@@ -23,6 +23,8 @@
 #include "transport/base/escape.h"
 #include "transport/base/log.h"
 
+#define TELLERS_NS (2 * NS_PER_S)
+
 struct section *fleet_section(struct fleet *f, const char *instance)
 {
         for (size_t i = 0; i < f->section_count; i++)
@@ -46,7 +48,7 @@ void section_report(struct section *s, int code, const char *sentence)
         }
         s->sentence[0] = '\0';
         if (is_down)
-                escape_text(sentence, strlen(sentence), s->sentence, sizeof(s->sentence));
+                escape_sentence(sentence, strlen(sentence), s->sentence, sizeof(s->sentence));
         mutex_unlock(&s->fleet->lock);
         if (has_changed)
                 fleet_touch(s->fleet);
@@ -135,7 +137,9 @@ static int open_provider(struct section *s, const struct fleet_section *from,
                 .owner = f->owner,
                 .helper_dir = f->helper_dir,
                 .source = from->source,
-                .listener = {.box_changed = fleet_box_changed, .ctx = s},
+                .listener = {.box_changed = fleet_box_changed,
+                             .box_phase = fleet_box_phase,
+                             .ctx = s},
         };
         int r = f->seams.open(s->kind, &pc, c, &s->provider);
 
@@ -149,7 +153,7 @@ static int open_provider(struct section *s, const struct fleet_section *from,
         if (r == -EINVAL || r == -EPERM)
                 return call_wrap(c, r, "%s", source_of(from));
         s->is_down = true;
-        escape_text(c->sentence, strlen(c->sentence), s->sentence, sizeof(s->sentence));
+        escape_sentence(c->sentence, strlen(c->sentence), s->sentence, sizeof(s->sentence));
         log_warning("provider %s: %s", s->instance, c->sentence);
         return 0;
 }
@@ -412,6 +416,7 @@ void fleet_drain(struct fleet *f, uint64_t deadline_ns)
 {
         size_t count;
         struct sandbox **all = fleet_all(f, &count);
+        uint64_t tellers_ns;
 
         fleet_state_draining(f);
         for (size_t i = 0; i < count; i++) {
@@ -420,13 +425,19 @@ void fleet_drain(struct fleet *f, uint64_t deadline_ns)
                         unmount_one(all[i]);
         }
         wait_for_jobs(f, deadline_ns);
+        tellers_ns = clock_after(TELLERS_NS);
+        mutex_lock(&f->lock);
         atomic_store(&f->is_closing, true);
+        while (f->tellers > 0 && clock_mono_ns() < tellers_ns) /* none of them waits for long */
+                (void)cond_wait_until(&f->idle, &f->lock, tellers_ns);
+        mutex_unlock(&f->lock);
         stop_timer(f);
         for (size_t i = 0; i < count; i++) {
                 let_go(all[i]);
                 sandbox_unref(all[i]);
         }
         free(all);
+        atomic_store(&f->is_drained, true);
 }
 
 static void close_sandboxes(struct fleet *f)
@@ -452,6 +463,7 @@ void fleet_close(struct fleet *f)
         if (!f)
                 return;
         atomic_store(&f->is_closing, true);
+        atomic_store(&f->is_drained, true);
         news_done(f);
         if (f->by_serial)
                 close_sandboxes(f);

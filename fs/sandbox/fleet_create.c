@@ -303,7 +303,7 @@ static void name_of_id(const char *id, char ret[NAME_SIZE])
                 (void)snprintf(ret, NAME_SIZE, "adopted");
 }
 
-static bool is_known_id(struct fleet *f, const struct section *s, const char *id)
+bool fleet_has_id(struct fleet *f, const struct section *s, const char *id)
 {
         size_t count;
         struct sandbox **all = fleet_all(f, &count);
@@ -334,7 +334,7 @@ int fleet_check_adopt(struct fleet *f, const char *provider, const char *id, con
                 return r;
         if (id[0] == '\0' || strlen(id) >= sizeof(((struct box *)NULL)->id))
                 return call_fail(c, -EINVAL, "that is not an id");
-        if (is_known_id(f, s, id))
+        if (fleet_has_id(f, s, id))
                 return call_fail(c, -EEXIST, "it is in this mount already");
         return 0;
 }

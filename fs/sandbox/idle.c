@@ -29,6 +29,30 @@ static enum job_kind choose(const struct provider *p)
         return JOB_DESTROY;
 }
 
+static bool is_unused_locked(struct sandbox *sb) REQUIRES(sb->lock)
+{
+        return sb->state == BOX_RUNNING && sb->running == 0 && sb->dirty_files == 0 &&
+               list_is_empty(&sb->jobs);
+}
+
+/* A person said no, it isn't ours to destroy, or bytes are here that nobody has yet. */
+static bool is_to_be_kept_locked(struct sandbox *sb) REQUIRES(sb->lock)
+{
+        return sb->is_protected || sb->is_foreign || sb->unsent > 0;
+}
+
+bool sandbox_idle_destroy(struct sandbox *sb)
+{
+        bool is_idle;
+
+        mutex_lock(&sb->lock);
+        is_idle = is_unused_locked(sb) && !is_to_be_kept_locked(sb) && sb->spec.timeout_ns > 0;
+        mutex_unlock(&sb->lock);
+        if (is_idle)
+                destroy_accept(sb, NULL, 0);
+        return is_idle;
+}
+
 void sandbox_idle_over(struct sandbox *sb)
 {
         enum job_kind kind = choose(sb->section->provider);
@@ -40,11 +64,11 @@ void sandbox_idle_over(struct sandbox *sb)
                 if (!j)
                         return; /* the next use plans it again */
                 j->is_automatic = true;
+                j->is_idle = true;
         }
         mutex_lock(&sb->lock);
-        is_idle = sb->state == BOX_RUNNING && sb->running == 0 && sb->dirty_files == 0 &&
-                  list_is_empty(&sb->jobs) && sb->current == JOB_NONE &&
-                  (kind != JOB_DESTROY || (!sb->is_protected && sb->unsent == 0));
+        is_idle = is_unused_locked(sb) && sb->current == JOB_NONE &&
+                  (kind != JOB_DESTROY || !is_to_be_kept_locked(sb));
         if (is_idle && j) {
                 sandbox_enqueue_locked(sb, j, false);
                 j = NULL;

@@ -33,11 +33,36 @@ static void enter(struct sandbox *sb, enum box_state state, const char *phase)
         news_deliver(sb->fleet);
 }
 
+void sandbox_say_phase(struct sandbox *sb, const char *phase)
+{
+        mutex_lock(&sb->lock);
+        if (sb->state == BOX_CREATING && !sb->is_destroying) {
+                (void)snprintf(sb->phase, sizeof(sb->phase), "%.*s", (int)sizeof(sb->phase) - 1,
+                               phase);
+                sandbox_change_locked(sb);
+        }
+        mutex_unlock(&sb->lock);
+}
+
 static void leave(struct sandbox *sb, enum box_state state)
 {
         mutex_lock(&sb->lock);
         if (!sb->is_destroying)
                 sandbox_set_state_locked(sb, state);
+        sb->phase[0] = '\0';
+        mutex_unlock(&sb->lock);
+}
+
+/* In state error, whose reason can be read from the moment on that the state is seen. */
+static void leave_failed(struct sandbox *sb, int code, const struct call *c)
+{
+        bool is_cancelled = code == -EINTR && atomic_load(&c->is_cancelled);
+
+        mutex_lock(&sb->lock);
+        if (!is_cancelled)
+                sandbox_say_error_locked(sb, code, c->sentence);
+        if (!sb->is_destroying)
+                sandbox_set_state_locked(sb, BOX_ERROR);
         sb->phase[0] = '\0';
         mutex_unlock(&sb->lock);
 }
@@ -158,11 +183,13 @@ static int call_create(struct sandbox *sb, struct call *c, struct box **ret)
         struct spec spec;
         int r = call_check(c);
 
+        c->made_nothing = true;
         if (r < 0)
                 return call_fail(c, r, "cancelled");
         r = copy_spec(sb, &spec, c);
         if (r < 0)
                 return r;
+        c->made_nothing = false;
         r = provider_create(sb->section->provider, c, &spec, ret);
         spec_done(&spec);
         return r;
@@ -182,7 +209,10 @@ static int create(struct sandbox *sb, struct call *c)
                 section_report(sb->section, r, c->sentence);
         }
         if (r < 0) {
-                leave(sb, BOX_ERROR);
+                mutex_lock(&sb->lock);
+                sb->was_create_tried &= !c->made_nothing;
+                mutex_unlock(&sb->lock);
+                leave_failed(sb, r, c);
                 save(sb, false);
                 return r;
         }
@@ -227,14 +257,15 @@ static int create_again(struct sandbox *sb, struct call *c)
         mutex_unlock(&sb->lock);
         if (!had_env)
                 return create(sb, c);
-        leave(sb, BOX_ERROR);
-        save(sb, false);
-        return call_fail(
+        (void)call_fail(
                 c, -ECANCELED,
                 "the creation was interrupted, and the values of its env.* are not on disk");
+        leave_failed(sb, -ECANCELED, c);
+        save(sb, false);
+        return -ECANCELED;
 }
 
-static void plan_attach(struct sandbox *sb)
+void sandbox_plan_attach(struct sandbox *sb)
 {
         uint64_t due;
 
@@ -252,21 +283,26 @@ static void plan_attach(struct sandbox *sb)
 static int attach_box(struct sandbox *sb, struct call *c)
 {
         struct box *box = NULL;
-        bool was_created, is_error;
+        bool was_created, has_failed, may_exist;
         int r;
 
         mutex_lock(&sb->lock);
         box = sb->box;
         was_created = sb->box_id[0] != '\0';
-        is_error = sb->state == BOX_ERROR;
+        has_failed = !was_created && sb->state == BOX_ERROR;
+        may_exist = was_created || sb->was_create_tried;
         mutex_unlock(&sb->lock);
-        if (box)
+        if (box || !may_exist)
                 return 0;
         if (!sb->section || !sb->section->provider) {
+                if (has_failed)
+                        return 0;
                 leave(sb, BOX_UNKNOWN);
                 return call_fail(c, -EHOSTUNREACH, "provider %s is not there", sb->provider);
         }
         r = sandbox_reattach(sb, c, &box);
+        if (r < 0)
+                section_report(sb->section, r, c->sentence);
         if (r == 0) {
                 publish(sb, box);
                 if (!was_created)
@@ -275,20 +311,23 @@ static int attach_box(struct sandbox *sb, struct call *c)
                 return 0;
         }
         if (!was_created && r == -ENOENT)
-                return is_error ? 0 : create_again(sb, c);
+                return has_failed ? 0 : create_again(sb, c);
         if (r == -ENODEV) {
                 leave(sb, BOX_GONE);
                 sandbox_tell_gone(sb);
                 return r;
         }
-        leave(sb, BOX_UNKNOWN);
-        plan_attach(sb);
-        return r;
+        if (!has_failed)
+                leave(sb, BOX_UNKNOWN);
+        sandbox_plan_attach(sb); /* what failed may be there all the same */
+        return has_failed ? 0 : r;
 }
 
-/* Tasks that ran, or were to run, when a former run ended. */
+/* Tasks that ran, or were to run, when a former run ended; and those whose start got no answer. */
 static void attach_tasks(struct sandbox *sb, struct call *c)
 {
+        bool again = false;
+
         for (uint64_t number = 0;;) {
                 struct task *t = NULL;
 
@@ -298,12 +337,18 @@ static void attach_tasks(struct sandbox *sb, struct call *c)
                                 t = task_ref(sb->tasks[i]);
                 mutex_unlock(&sb->lock);
                 if (!t)
-                        return;
+                        break;
                 number = t->number;
-                if (!task_attach(t, c))
-                        plan_attach(sb);
+                again |= !task_attach(t, c);
                 task_unref(t);
         }
+        if (again) {
+                sandbox_plan_attach(sb);
+                return;
+        }
+        mutex_lock(&sb->lock);
+        sb->attach_retries = 0;
+        mutex_unlock(&sb->lock);
 }
 
 static int attach(struct sandbox *sb, struct call *c)
@@ -332,6 +377,21 @@ static int found_id(struct box_sink *to, const struct box_found *found)
         return k->is_found;
 }
 
+/* The id that the provider gives it may be longer than what the user gave: another may have that. */
+static int take_id(struct sandbox *sb, struct call *c, const struct box *box, struct by_key *k)
+{
+        bool is_known =
+                strcmp(box->id, k->id) != 0 && fleet_has_id(sb->fleet, sb->section, box->id);
+
+        if (is_known)
+                return call_fail(c, -EEXIST, "it is in this mount already");
+        mutex_lock(&sb->lock);
+        (void)snprintf(sb->box_id, sizeof(sb->box_id), "%s", box->id);
+        memcpy(k->id, sb->box_id, sizeof(k->id));
+        mutex_unlock(&sb->lock);
+        return 0;
+}
+
 static int adopt(struct sandbox *sb, struct call *c)
 {
         struct by_key ours = {.sink.found = found_id};
@@ -348,8 +408,11 @@ static int adopt(struct sandbox *sb, struct call *c)
                 (void)call_fail_errno(c, r, "writing the record");
         else
                 r = sandbox_reattach(sb, c, &box);
+        if (r == 0)
+                r = take_id(sb, c, box, &ours);
         if (r < 0) {
-                leave(sb, BOX_ERROR);
+                box_release(box);
+                leave_failed(sb, r, c);
                 return r;
         }
         if (provider_list(sb->section->provider, c, &ours.sink) < 0)
@@ -490,6 +553,29 @@ static int retry(struct sandbox *sb, struct call *c)
         return r == 0 ? sandbox_check_unsent(sb, c) : r;
 }
 
+static bool can_stop(const struct sandbox *sb)
+{
+        const struct provider *p = sb->section->provider;
+
+        return provider_can(p, PROVIDER_OP_STOP) && (p->ops->traits & PROVIDER_SURVIVES);
+}
+
+/* One that can't be paused, though its service has such, is stopped; an idle one else destroyed. */
+static int pause_or_stop(struct sandbox *sb, const struct job *j, struct call *c)
+{
+        struct job stop = {.kind = JOB_STOP, .is_automatic = true};
+        int r = verb(sb, j, c);
+
+        if (r == -EOPNOTSUPP && j->is_automatic && can_stop(sb)) {
+                c->sentence[0] = '\0';
+                r = verb(sb, &stop, c);
+        }
+        if (r != -EOPNOTSUPP || !j->is_idle || !sandbox_idle_destroy(sb))
+                return r;
+        log_info("%s: destroyed, since it can't be paused: %s", sb->key, c->sentence);
+        return 0;
+}
+
 int lifecycle_run(struct sandbox *sb, struct job *j, struct call *c)
 {
         switch (j->kind) {
@@ -499,8 +585,8 @@ int lifecycle_run(struct sandbox *sb, struct job *j, struct call *c)
         case JOB_START:
         case JOB_STOP:
         case JOB_RESTART:
-        case JOB_PAUSE:
         case JOB_RESUME: return verb(sb, j, c);
+        case JOB_PAUSE: return pause_or_stop(sb, j, c);
         case JOB_SYNC: return deliver_all(sb, j, c);
         case JOB_RETRY: return retry(sb, c);
         case JOB_EXEC:

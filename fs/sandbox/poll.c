@@ -19,6 +19,7 @@
 void sandbox_apply_locked(struct sandbox *sb, const struct box_status *status)
 {
         bool has_changed = memcmp(&sb->status, status, sizeof(*status)) != 0;
+        bool is_new = strcmp(sb->status.sentence, status->sentence) != 0;
 
         sb->failed_polls = 0;
         if (sb->reachable != 1) {
@@ -27,7 +28,7 @@ void sandbox_apply_locked(struct sandbox *sb, const struct box_status *status)
         }
         sb->status = *status;
         if (!sb->is_destroying) {
-                if (status->sentence[0] && status->state != sb->state)
+                if (status->sentence[0] && (status->state != sb->state || is_new))
                         sandbox_say_error_locked(sb, -EIO, status->sentence);
                 sandbox_set_state_locked(sb, status->state);
         }
@@ -53,6 +54,8 @@ void sandbox_apply_poll(struct sandbox *sb, uint64_t job_generation, int code,
         has_moved = sb->state != status->state && code == 0;
         if (code == 0) {
                 sandbox_apply_locked(sb, status);
+        } else if (sb->state == BOX_ERROR && !sb->box) {
+                /* never created: it stays so */
         } else if (++sb->failed_polls >= 3 && (sb->state != BOX_UNKNOWN || sb->reachable != 0)) {
                 sb->reachable = 0;
                 sandbox_set_state_locked(sb, BOX_UNKNOWN);
@@ -159,13 +162,35 @@ static void poll_for_news(struct sandbox *sb)
         mutex_unlock(&sb->lock);
 }
 
+/* ---- what a provider's thread tells ---- */
+
+/* False: nobody listens any more. */
+static bool begin_telling(struct fleet *f)
+{
+        bool begins;
+
+        mutex_lock(&f->lock);
+        begins = !atomic_load(&f->is_closing);
+        f->tellers += begins;
+        mutex_unlock(&f->lock);
+        return begins;
+}
+
+static void end_telling(struct fleet *f)
+{
+        mutex_lock(&f->lock);
+        f->tellers--;
+        cond_broadcast(&f->idle);
+        mutex_unlock(&f->lock);
+}
+
 void fleet_box_changed(void *ctx, const char *id)
 {
         struct section *s = ctx;
         size_t count;
         struct sandbox **all;
 
-        if (atomic_load(&s->fleet->is_closing))
+        if (!begin_telling(s->fleet))
                 return;
         all = fleet_all(s->fleet, &count);
         for (size_t i = 0; i < count; i++) {
@@ -179,6 +204,26 @@ void fleet_box_changed(void *ctx, const char *id)
                 sandbox_unref(all[i]);
         }
         free(all);
+        end_telling(s->fleet);
+}
+
+void fleet_box_phase(void *ctx, const char *key, const char *text)
+{
+        struct section *s = ctx;
+        size_t count;
+        struct sandbox **all;
+
+        if (!begin_telling(s->fleet))
+                return;
+        all = fleet_all(s->fleet, &count);
+        for (size_t i = 0; i < count; i++) {
+                if (all[i]->section == s && strcmp(all[i]->key, key) == 0)
+                        sandbox_say_phase(all[i], text);
+                sandbox_unref(all[i]);
+        }
+        free(all);
+        news_deliver(s->fleet);
+        end_telling(s->fleet);
 }
 
 /* ---- all of a provider, in one list call ---- */
@@ -211,15 +256,17 @@ static int on_found(struct box_sink *to, const struct box_found *found)
         return 0;
 }
 
-/* Those that the list left out are asked one by one: only that proves that they are gone. */
-static int poll_section(struct section *s, struct listed *l)
+/*
+ * Those that the list left out are asked one by one: only that proves that they are gone. *ret says
+ * what failed first.
+ */
+static int poll_section(struct section *s, struct listed *l, struct call *ret)
 {
         struct call c;
         int r, first = 0;
 
-        call_init(&c, clock_after(CALL_NS));
-        r = provider_list(s->provider, &c, &l->sink);
-        section_report(s, r, c.sentence);
+        r = provider_list(s->provider, ret, &l->sink);
+        section_report(s, r, ret->sentence);
         for (size_t i = 0; i < l->count; i++) {
                 struct sandbox *sb = l->all[i];
 
@@ -230,16 +277,18 @@ static int poll_section(struct section *s, struct listed *l)
                         continue;
                 }
                 call_init(&c, clock_after(CALL_NS));
-                first = poll_once(sb, &c) < 0 && first == 0 ? -EIO : first;
+                if (poll_once(sb, &c) < 0 && first == 0)
+                        first = call_fail(ret, -EIO, "%s", c.sentence);
         }
         return r < 0 ? r : first;
 }
 
-static int poll_all_of(struct section *s)
+static int poll_all_of(struct section *s, struct call *ret)
 {
         struct listed l = {.sink.found = on_found, .section = s};
         int r = -ENOMEM;
 
+        call_init(ret, clock_after(CALL_NS));
         l.all = fleet_all(s->fleet, &l.count);
         l.generations = calloc(l.count + 1, sizeof(*l.generations));
         l.seen = calloc(l.count + 1, sizeof(*l.seen));
@@ -249,7 +298,7 @@ static int poll_all_of(struct section *s)
                 mutex_unlock(&l.all[i]->lock);
         }
         if (l.generations && l.seen)
-                r = poll_section(s, &l);
+                r = poll_section(s, &l, ret);
         for (size_t i = 0; i < l.count; i++)
                 sandbox_unref(l.all[i]);
         free(l.all);
@@ -266,16 +315,19 @@ struct refresh {
 static void refresh_job(void *arg)
 {
         struct refresh *p = arg;
+        struct call c, last = {0};
         int r = 0;
 
         for (size_t i = 0; i < p->fleet->section_count; i++) {
                 struct section *s = &p->fleet->sections[i];
-                int x = s->provider ? poll_all_of(s) : -EHOSTUNREACH;
+                int x = s->provider ? poll_all_of(s, &c)
+                                    : call_fail(&c, -EHOSTUNREACH, "provider %s is not there",
+                                                s->instance);
 
                 if (x < 0)
-                        r = x;
+                        r = call_fail(&last, x, "%s", c.sentence);
         }
-        results_end(p->fleet->results, p->seq, r, "a provider did not answer");
+        results_end(p->fleet->results, p->seq, r, last.sentence);
         news_fleet(p->fleet);
         news_deliver(p->fleet);
         free(p);
@@ -299,8 +351,9 @@ void fleet_refresh(struct fleet *f, uint64_t seq)
 static void section_poll_job(void *arg)
 {
         struct section *s = arg;
+        struct call c;
 
-        (void)poll_all_of(s); /* counted in failed_polls */
+        (void)poll_all_of(s, &c); /* counted in failed_polls */
         mutex_lock(&s->fleet->lock);
         s->is_polling = false;
         mutex_unlock(&s->fleet->lock);
@@ -315,7 +368,7 @@ static uint64_t wanted_span(struct sandbox *sb)
         bool is_hot;
 
         if (!sb->section || !sb->section->provider ||
-            (sb->section->provider->ops->traits & PROVIDER_DIRECT))
+            (sb->section->provider->ops->traits & (PROVIDER_DIRECT | PROVIDER_TELLS)))
                 return NOTHING_DUE;
         mutex_lock(&sb->lock);
         is_hot =

@@ -25,13 +25,13 @@
 #include "fs/sandbox/output.h"
 #include "fs/sandbox/sandbox.h"
 #include "fs/sandbox/task.h"
-#include "fs/worker.h"
 #include "providers/provider.h"
 #include "transport/base/call.h"
 #include "transport/base/clock.h"
 #include "transport/base/list.h"
 #include "transport/base/lock.h"
 #include "transport/base/map.h"
+#include "transport/base/worker.h"
 
 #define TASKS_RUNNING_MAX 32 /* queued or running, a sandbox; and as many new ones */
 #define TASKS_KEPT 64
@@ -88,6 +88,7 @@ struct fleet {
 
         struct news news;
         atomic_bool is_closing; /* nothing new is begun */
+        atomic_bool is_drained; /* no thread but the pool's and who closes it knows of it */
         _Atomic uint64_t generation, changed_real_ns, names_real_ns;
 
         struct mutex lock;
@@ -96,6 +97,7 @@ struct fleet {
         size_t named_count GUARDED_BY(lock), named_room GUARDED_BY(lock);
         struct imap *by_serial GUARDED_BY(lock); /* all: owns one reference each */
         uint64_t last_serial GUARDED_BY(lock), saved_serial GUARDED_BY(lock);
+        unsigned tellers GUARDED_BY(lock); /* threads of providers within their listener */
 
         struct mutex tick_lock; /* a leaf */
         uint64_t tick_ns GUARDED_BY(tick_lock); /* NOTHING_DUE: none is set */
@@ -107,6 +109,8 @@ void fleet_state_close(struct fleet *f, bool is_clean);
 void fleet_state_draining(struct fleet *f); /* another mount may ask for the lock from now on */
 bool fleet_state_is_wanted(struct fleet *f);
 int fleet_next_serial(struct fleet *f, uint64_t *ret);
+/* Whether a sandbox of this section has that id. */
+bool fleet_has_id(struct fleet *f, const struct section *s, const char *id);
 void fleet_load(struct fleet *f);
 
 /* takes over a reference on success */
@@ -143,6 +147,7 @@ void fleet_idle(
 /* Look at everything that is due at `due_ns` or soon after. */
 void fleet_due(struct fleet *f, uint64_t due_ns);
 void fleet_box_changed(void *ctx, const char *id); /* a provider's news; ctx is the section */
+void fleet_box_phase(void *ctx, const char *key, const char *text); /* likewise */
 
 /* ---- sandbox ---- */
 
@@ -166,6 +171,7 @@ struct job {
         struct list link;
         enum job_kind kind;
         bool is_automatic; /* by the idle time-out or the unmount, not by a person */
+        bool is_idle; /* by the idle time-out: what can't be paused is stopped or destroyed */
         struct results *results; /* borrowed; with seq */
         uint64_t seq;
         struct task *task; /* JOB_EXEC: a reference */
@@ -300,6 +306,8 @@ void sandbox_drop_jobs(struct sandbox *sb, int code, const char *sentence);
  * the caller.
  */
 int lifecycle_run(struct sandbox *sb, struct job *j, struct call *c);
+/* What goes on inside of its creation. */
+void sandbox_say_phase(struct sandbox *sb, const char *phase);
 int destroy_run(struct sandbox *sb, struct call *c);
 void destroy_accept(struct sandbox *sb, struct results *results, uint64_t seq);
 /*
@@ -313,10 +321,14 @@ void sandbox_tell_gone(struct sandbox *sb); /* once; without locks */
 int sandbox_find_made(struct sandbox *sb, struct call *c, struct box **ret);
 /* By its id; one that has none yet, as above. -ENODEV: it is gone. */
 int sandbox_reattach(struct sandbox *sb, struct call *c, struct box **ret);
+/* JOB_ATTACH once more, later each time. */
+void sandbox_plan_attach(struct sandbox *sb);
 
 /* idle.c */
 void sandbox_plan_idle_locked(struct sandbox *sb) REQUIRES(sb->lock);
 void sandbox_idle_over(struct sandbox *sb);
+/* From its own job; false: it is used again, or is to be kept. */
+bool sandbox_idle_destroy(struct sandbox *sb);
 
 /* ---- task ---- */
 
@@ -367,7 +379,7 @@ struct task {
         unsigned exec_users;
         bool drop_exec;
         bool is_starting; /* exec_start or exec_attach is under way */
-        bool needs_attach; /* what a former run started, or may have */
+        bool needs_attach; /* what a former run started, or may have; or this one, without an answer */
         bool has_end; /* the provider called end */
         struct exec_end end;
         bool is_ending; /* task_finish was begun */
@@ -398,6 +410,9 @@ void task_change_locked(struct task *t);
 /* tasks.c: the table */
 /* takes over the table's reference; -EEXIST, -ENOMEM */
 int tasks_insert_locked(struct sandbox *sb, struct task *t) REQUIRES(sb->lock);
+/* removes what is beyond the 64 and the 1 GiB that are kept */
+void sandbox_retain(struct sandbox *sb);
+void sandbox_sync_tasks(struct sandbox *sb);
 
 /* request.c */
 int task_request_new(const struct task_options *o, struct task_request **ret); /* -ENOMEM */
@@ -416,20 +431,22 @@ void task_remove_files(struct fleet *f, const char *path);
 /* task_run.c */
 void task_run(struct task *t, struct call *c); /* JOB_EXEC: start it; what fails becomes its end */
 bool task_attach(struct task *t, struct call *c); /* after a restart; false: try again later */
+void task_kill_now(struct task *t, int signal, uint64_t seq); /* on a worker */
+
+/* task_end.c */
+struct exec *task_exec_get(struct task *t); /* NULL: there is none; else task_exec_put */
+void task_exec_put(struct task *t);
+void task_let_go(struct task *t); /* its exec is released, the command runs on */
+/* On a worker; t->end and is_ending are set by the caller, and no output comes any more. */
+void task_finish(struct task *t);
+void task_finish_job(void *arg); /* the same, with a reference that it gives back */
 void task_end_begun(
         struct task *t,
         const struct exec_end *end); /* soon, on a worker; the caller has set is_ending */
 /* on this worker; unless it is ending already */
 void task_end_now(struct task *t, const struct exec_end *end);
-void task_let_go(struct task *t); /* its exec is released, the command runs on */
 void sandbox_end_tasks(struct sandbox *sb, const struct exec_end *end); /* all of them, now */
 void sandbox_lose_tasks(struct sandbox *sb); /* all that run: it is down */
-/* removes what is beyond the 64 and the 1 GiB that are kept */
-void sandbox_retain(struct sandbox *sb);
-void sandbox_sync_tasks(struct sandbox *sb);
-struct exec *task_exec_get(struct task *t); /* NULL: there is none; else task_exec_put */
-void task_exec_put(struct task *t);
-void task_kill_now(struct task *t, int signal, uint64_t seq); /* on a worker */
 
 /* task_stdin.c */
 /* send on what the provider takes now; on any thread without locks */

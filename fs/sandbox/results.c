@@ -84,7 +84,7 @@ static char *escaped(const char *text)
 {
         char line[ESCAPE_LINE_MAX + 1];
 
-        escape_text(text, strlen(text), line, sizeof(line));
+        escape_sentence(text, strlen(text), line, sizeof(line));
         return strdup(line);
 }
 

@@ -91,9 +91,18 @@ struct sandbox *sandbox_ref(struct sandbox *sb)
         return sb;
 }
 
+static void free_job(void *arg)
+{
+        sandbox_free(arg);
+}
+
+/* A provider's thread that tells something may be the last; released there, a box waits for it. */
 void sandbox_unref(struct sandbox *sb)
 {
-        if (sb && atomic_fetch_sub_explicit(&sb->refs, 1, memory_order_acq_rel) == 1)
+        if (!sb || atomic_fetch_sub_explicit(&sb->refs, 1, memory_order_acq_rel) > 1)
+                return;
+        if (!sb->box || atomic_load(&sb->fleet->is_drained) ||
+            workers_submit(sb->fleet->workers, WORKER_SLOW, free_job, sb) < 0)
                 sandbox_free(sb);
 }
 
@@ -146,9 +155,9 @@ void sandbox_say_error_locked(struct sandbox *sb, int code, const char *sentence
 {
         if (!sentence || !sentence[0])
                 sentence = strerrordesc_np(code < 0 ? -code : code) ?: "unknown error";
-        escape_text(sentence, strlen(sentence), sb->last_error,
-                    sizeof(sb->last_error) < ESCAPE_LINE_MAX ? sizeof(sb->last_error)
-                                                             : ESCAPE_LINE_MAX);
+        escape_sentence(sentence, strlen(sentence), sb->last_error,
+                        sizeof(sb->last_error) < ESCAPE_LINE_MAX ? sizeof(sb->last_error)
+                                                                 : ESCAPE_LINE_MAX);
         sb->error_real_ns = clock_real_ns();
         sandbox_change_locked(sb);
 }
@@ -292,8 +301,8 @@ static void save_soon(struct sandbox *sb)
         news_post(sb->fleet);
 }
 
-/* Whether the provider would have it so; without locks, on a copy. */
-static int check_timeout(struct sandbox *sb, uint64_t span_ns, struct call *c)
+/* Whether the provider would have it so; without locks, on a copy, which it leaves on success. */
+static int check_timeout(struct sandbox *sb, uint64_t span_ns, struct spec *ret, struct call *c)
 {
         struct spec copy = {0};
         int r;
@@ -312,23 +321,32 @@ static int check_timeout(struct sandbox *sb, uint64_t span_ns, struct call *c)
         copy.given |= SETTING_BIT(SETTING_TIMEOUT);
         if (sb->section && sb->section->provider)
                 r = provider_check(sb->section->provider, c, &copy);
-        spec_done(&copy);
+        if (r < 0)
+                spec_done(&copy);
+        else
+                *ret = copy;
         return r;
 }
 
 int sandbox_set_timeout(struct sandbox *sb, uint64_t span_ns, struct call *c)
 {
-        int r = check_timeout(sb, span_ns, c);
+        struct spec told = {0};
+        struct box *box;
+        int r = check_timeout(sb, span_ns, &told, c);
 
         if (r < 0)
                 return r;
         mutex_lock(&sb->lock);
+        box = sb->box; /* as long as the sandbox */
         sb->spec.timeout_ns = span_ns;
         sb->spec.given |= SETTING_BIT(SETTING_TIMEOUT);
         sandbox_touch(sb);
         sandbox_plan_idle_locked(sb);
         sandbox_change_locked(sb);
         mutex_unlock(&sb->lock);
+        if (box)
+                box_set_timeout(box, &told);
+        spec_done(&told);
         save_soon(sb);
         return 0;
 }

@@ -140,6 +140,8 @@ static int fill_locked(const struct sandbox *sb, struct record *r) REQUIRES(sb->
                 x = add_flag(r, "env", sb->env_state != ENV_NONE);
         if (x == 0)
                 x = add_flag(r, "create_env", sb->had_env);
+        if (x == 0)
+                x = add_flag(r, "not_made", !sb->was_create_tried && !sb->box_id[0]);
         return x < 0 ? x : add_spec(&sb->spec, r);
 }
 
@@ -246,7 +248,8 @@ static void fill(struct sandbox *sb, const struct record *r) REQUIRES(sb->lock)
         sb->is_idle_down = record_get(r, "idle_down") != NULL;
         sb->had_env = record_get(r, "create_env") != NULL;
         sb->env_state = record_get(r, "env") ? ENV_LOST : ENV_NONE;
-        sb->is_recorded = sb->was_create_tried = true;
+        sb->is_recorded = true;
+        sb->was_create_tried = record_get(r, "not_made") == NULL;
         if (sb->is_destroying) {
                 memcpy(sb->base_name, sb->name, sizeof(sb->base_name));
                 sb->state = BOX_DESTROYING;

@@ -1,262 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A command on its way: started or re-attached by a worker, fed by the provider's thread (the
- * sink), ended by a worker.
- *
- * Every end, whatever its cause, comes through finish(), once: `is_ending` is set under the lock by
- * whoever brings it. Its order is the contract: the last output is in the files, the listener
- * dropped its caches, the record is written; only then the end can be seen.
+ * sink). Its end is task_end.c.
  */
 
-#include <assert.h>
 #include <errno.h>
-#include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "fs/sandbox/private.h"
 #include "fs/sandbox/results.h"
 #include "fs/sandbox/settings.h"
-#include "transport/base/escape.h"
 #include "transport/base/log.h"
-
-/* ---- the provider's side of it ---- */
-
-struct exec *task_exec_get(struct task *t)
-{
-        struct exec *x;
-
-        mutex_lock(&t->sandbox->lock);
-        x = t->drop_exec ? NULL : t->exec;
-        if (x)
-                t->exec_users++;
-        mutex_unlock(&t->sandbox->lock);
-        return x;
-}
-
-static struct exec *take_unused_locked(struct task *t)
-{
-        struct exec *x = t->drop_exec && t->exec_users == 0 ? t->exec : NULL;
-
-        if (x)
-                t->exec = NULL;
-        return x;
-}
-
-void task_exec_put(struct task *t)
-{
-        struct exec *x;
-
-        mutex_lock(&t->sandbox->lock);
-        t->exec_users--;
-        x = take_unused_locked(t);
-        if (t->exec_users == 0)
-                cond_broadcast(&t->sandbox->exec_idle);
-        mutex_unlock(&t->sandbox->lock);
-        exec_release(x);
-}
-
-void task_let_go(struct task *t)
-{
-        struct exec *x;
-
-        mutex_lock(&t->sandbox->lock);
-        while (t->exec_users > 0) /* each for one bounded call */
-                cond_wait(&t->sandbox->exec_idle, &t->sandbox->lock);
-        t->drop_exec = true;
-        x = take_unused_locked(t);
-        mutex_unlock(&t->sandbox->lock);
-        exec_release(x); /* afterwards the sink is not called any more */
-}
-
-/* ---- the end ---- */
-
-static char *exit_text(const struct exec_end *end)
-{
-        char sentence[sizeof(end->sentence) * 4 + 1];
-        char *text = NULL;
-        int n = -1;
-
-        switch (end->kind) {
-        case EXEC_END_CODE: n = asprintf(&text, "%d", end->value & 255); break;
-        case EXEC_END_SIGNAL: n = asprintf(&text, "signal %d", end->value); break;
-        case EXEC_END_TIMEOUT: n = asprintf(&text, "timeout"); break;
-        case EXEC_END_LOST: n = asprintf(&text, "lost"); break;
-        case EXEC_END_ERROR:
-        default:
-                escape_text(end->sentence, strnlen(end->sentence, sizeof(end->sentence)), sentence,
-                            sizeof(sentence));
-                n = asprintf(&text, "error %s", sentence[0] ? sentence : "unknown");
-                break;
-        }
-        return n < 0 ? NULL : text;
-}
-
-static void plan_sync_locked(struct task *t)
-{
-        struct sandbox *sb = t->sandbox;
-
-        t->needs_sync = true;
-        if (sb->sync_due_ns == NOTHING_DUE) {
-                sb->sync_due_ns = clock_after(sb->fleet->seams.sync_delay_ns);
-                fleet_due(sb->fleet, sb->sync_due_ns);
-        }
-}
-
-static void set_visible(struct task *t)
-{
-        struct sandbox *sb = t->sandbox;
-        struct exec *x;
-
-        mutex_lock(&sb->lock);
-        t->state = TASK_ENDED;
-        t->is_visible = true;
-        t->kill_due_ns = NOTHING_DUE;
-        t->drop_exec = true;
-        x = take_unused_locked(t);
-        sb->running--;
-        sandbox_touch(sb);
-        sandbox_plan_idle_locked(sb);
-        plan_sync_locked(t);
-        task_change_locked(t);
-        sandbox_change_locked(sb);
-        mutex_unlock(&sb->lock);
-        news_deliver(sb->fleet);
-        exec_release(x);
-}
-
-/* What a failure to run means for `error` and the results. */
-static void say_end(struct task *t, const struct exec_end *end)
-{
-        struct sandbox *sb = t->sandbox;
-        char text[sizeof(end->sentence) + 80];
-
-        if (end->kind != EXEC_END_ERROR && end->kind != EXEC_END_LOST) {
-                results_end(sb->results, t->seq, 0, NULL); /* it ran, however it ended */
-                return;
-        }
-        (void)snprintf(text, sizeof(text), "exec %.63s: %s", t->name,
-                       end->sentence[0] ? end->sentence : "nobody knows how it ended");
-        results_end(sb->results, t->seq, end->kind == EXEC_END_LOST ? -EIO : -ECANCELED, text);
-        mutex_lock(&sb->lock);
-        sandbox_say_error_locked(sb, -EIO, text);
-        mutex_unlock(&sb->lock);
-        log_info("%s: %s", sb->key, text);
-}
-
-static bool begin_end(struct task *t)
-{
-        bool is_first;
-
-        mutex_lock(&t->sandbox->lock);
-        is_first = !t->is_ending && t->state != TASK_NEW;
-        t->is_ending = true;
-        mutex_unlock(&t->sandbox->lock);
-        return is_first;
-}
-
-/* On a worker; begin_end was true, and no output comes any more. */
-static void finish(struct task *t)
-{
-        const struct listener *l = &t->sandbox->fleet->listener;
-        struct sandbox *sb = t->sandbox;
-        struct task_request *request;
-        uint64_t kill_seq;
-        int r;
-
-        output_finish(&t->output, t->end.dropped);
-        if (l->task_ending)
-                l->task_ending(l->ctx, sb, t);
-        mutex_lock(&sb->lock);
-        t->exit = exit_text(&t->end);
-        t->ended_real_ns = clock_real_ns();
-        t->needs_attach = false;
-        request = t->request;
-        t->request = NULL;
-        kill_seq = t->kill_seq;
-        mutex_unlock(&sb->lock);
-        task_request_free(request);
-
-        r = task_save(t, false);
-        if (r < 0)
-                log_error("%s: writing the record: %s: after a restart its end is lost", t->path,
-                          errno_name(r));
-        say_end(t, &t->end);
-        if (kill_seq > 0)
-                results_end(sb->results, kill_seq, 0, NULL);
-        set_visible(t);
-        output_close(&t->output);
-        sandbox_retain(sb);
-        news_deliver(sb->fleet);
-}
-
-static void finish_job(void *arg)
-{
-        struct task *t = arg;
-
-        finish(t);
-        task_unref(t);
-}
-
-void task_end_begun(struct task *t, const struct exec_end *end)
-{
-        t->end = *end;
-        if (workers_submit(t->sandbox->fleet->workers, WORKER_FAST, finish_job, task_ref(t)) == 0)
-                return;
-        finish_job(t); /* out of memory: better here than never */
-}
-
-void task_end_now(struct task *t, const struct exec_end *end)
-{
-        if (!begin_end(t))
-                return;
-        task_let_go(t);
-        t->end = *end;
-        finish(t);
-}
-
-void sandbox_end_tasks(struct sandbox *sb, const struct exec_end *end)
-{
-        for (uint64_t number = 0;;) {
-                struct task *t = NULL;
-
-                mutex_lock(&sb->lock);
-                for (size_t i = 0; i < sb->task_count && !t; i++)
-                        if (sb->tasks[i]->number > number && (sb->tasks[i]->state == TASK_QUEUED ||
-                                                              sb->tasks[i]->state == TASK_RUNNING))
-                                t = task_ref(sb->tasks[i]);
-                mutex_unlock(&sb->lock);
-                if (!t)
-                        return;
-                number = t->number;
-                task_end_now(t, end);
-                task_unref(t);
-        }
-}
-
-/* Ends of those that the provider forgot to end. */
-void sandbox_lose_tasks(struct sandbox *sb)
-{
-        const struct exec_end end = {.kind = EXEC_END_LOST, .sentence = "the sandbox is down"};
-
-        for (uint64_t number = 0;;) {
-                struct task *t = NULL;
-
-                mutex_lock(&sb->lock);
-                for (size_t i = 0; i < sb->task_count && !t; i++)
-                        if (sb->tasks[i]->number > number && sb->tasks[i]->state == TASK_RUNNING &&
-                            !sb->tasks[i]->is_starting && !sb->tasks[i]->is_ending)
-                                t = task_ref(sb->tasks[i]);
-                mutex_unlock(&sb->lock);
-                if (!t)
-                        return;
-                number = t->number;
-                task_end_now(t, &end);
-                task_unref(t);
-        }
-}
 
 /* ---- the sink ---- */
 
@@ -322,11 +78,11 @@ static void on_end(struct exec_sink *to, const struct exec_end *end)
         mutex_unlock(&t->sandbox->lock);
         if (!is_mine)
                 return;
-        r = workers_submit(t->sandbox->fleet->workers, WORKER_FAST, finish_job, task_ref(t));
+        r = workers_submit(t->sandbox->fleet->workers, WORKER_FAST, task_finish_job, task_ref(t));
         if (r == -ESHUTDOWN)
                 task_unref(t); /* the next run asks for the end again */
         else if (r < 0)
-                finish_job(t);
+                task_finish_job(t);
 }
 
 void task_init_sink(struct task *t)
@@ -392,7 +148,10 @@ static int take_request(struct task *t, struct task_request **ret, struct box **
         return r;
 }
 
-/* No answer came in time: ask whether it runs. */
+/*
+ * No answer came in time: ask whether it runs. -ENOENT: it doesn't, and never will; what else
+ * fails leaves that open.
+ */
 static int ask_if_started(struct task *t, struct box *box, struct exec **ret, struct call *c)
 {
         const uint64_t have[2] = {0, 0};
@@ -402,17 +161,16 @@ static int ask_if_started(struct task *t, struct box *box, struct exec **ret, st
         call_init(&again, clock_after(CALL_NS));
         r = exec_attach(box, &again, t->number, NULL, have, &t->sink, ret);
         if (r == -ENOENT)
-                return call_fail(c, -ETIMEDOUT,
-                                 "the sandbox did not answer; the command was not started");
+                return call_fail(c, r, "the sandbox did not answer; the command was not started");
         if (r < 0)
-                return call_fail(
-                        c, -EIO,
-                        "the sandbox did not answer: nobody knows whether the command runs");
-        return 0;
+                log_info("%s: asking whether it runs: %s: %s, again later", t->path, errno_name(r),
+                         again.sentence);
+        return r;
 }
 
-static int send_request(struct task *t, struct box *box, const struct task_request *q,
-                        struct exec **ret, struct call *c)
+/* True: it may run, though nobody knows so far. */
+static bool send_request(struct task *t, struct box *box, const struct task_request *q,
+                         struct exec **ret, struct call *c, int *ret_code)
 {
         struct exec_req req = {
                 .number = t->number,
@@ -425,8 +183,14 @@ static int send_request(struct task *t, struct box *box, const struct task_reque
                 .has_stdin = t->stdin_mode != STDIN_NONE, /* fixed since it was accepted */
         };
         int r = exec_start(box, c, &req, &t->sink, ret);
+        bool is_open = r == -ETIMEDOUT;
 
-        return r == -ETIMEDOUT ? ask_if_started(t, box, ret, c) : r;
+        if (is_open) {
+                r = ask_if_started(t, box, ret, c);
+                is_open = r < 0 && r != -ENOENT;
+        }
+        *ret_code = r;
+        return is_open;
 }
 
 /* It runs. True: its end came already and is ours to finish. */
@@ -456,6 +220,8 @@ static void go_on(struct task *t)
         int signal;
         uint64_t seq;
 
+        news_deliver(t->sandbox->fleet);
+        results_end(t->sandbox->results, t->seq, 0, NULL);
         task_stdin_pump(t);
         sandbox_plan_poll(t->sandbox);
         mutex_lock(&t->sandbox->lock);
@@ -476,12 +242,33 @@ static void clear_starting(struct task *t)
         mutex_unlock(&t->sandbox->lock);
 }
 
+/* It is as if a former run had started it: asked for until the provider knows. */
+static void attach_later(struct task *t)
+{
+        struct sandbox *sb = t->sandbox;
+        char text[sizeof(t->name) + 80];
+
+        (void)snprintf(text, sizeof(text),
+                       "exec %.63s: no answer; it is asked again whether it runs", t->name);
+        mutex_lock(&sb->lock);
+        t->is_starting = false;
+        t->needs_attach = true;
+        t->state = TASK_RUNNING;
+        sandbox_say_error_locked(sb, -ETIMEDOUT, text);
+        task_change_locked(t);
+        sandbox_change_locked(sb);
+        mutex_unlock(&sb->lock);
+        news_deliver(sb->fleet);
+        (void)task_save(t, false); /* as in go_on */
+        sandbox_plan_attach(sb);
+}
+
 void task_run(struct task *t, struct call *c)
 {
         struct task_request *q;
         struct exec *x = NULL;
         struct box *box = NULL;
-        bool was_sent = false;
+        bool is_open = false;
         int r = take_request(t, &q, &box, c);
 
         if (!q)
@@ -496,31 +283,23 @@ void task_run(struct task *t, struct call *c)
         else if (!q->ignore_unsent)
                 r = sandbox_check_unsent(t->sandbox, c);
         if (r >= 0) {
-                was_sent = true;
                 c->deadline_ns = clock_after(CALL_NS);
-                r = send_request(t, box, q, &x, c);
+                is_open = send_request(t, box, q, &x, c, &r);
         }
         task_request_free(q);
-        if (r < 0) {
+        if (is_open) {
+                attach_later(t);
+        } else if (r < 0) {
                 clear_starting(t);
-                if (was_sent && r == -EIO)
-                        task_end_now(t,
-                                     &(struct exec_end){.kind = EXEC_END_LOST,
-                                                        .sentence = "the sandbox did not answer"});
-                else
-                        refuse(t, c->sentence[0] ? c->sentence : strerrordesc_np(-r));
-                return;
+                refuse(t, c->sentence[0] ? c->sentence : strerrordesc_np(-r));
+        } else if (set_running(t, x)) {
+                task_finish(t);
+        } else {
+                go_on(t);
         }
-        if (set_running(t, x)) {
-                finish(t);
-                return;
-        }
-        news_deliver(t->sandbox->fleet);
-        results_end(t->sandbox->results, t->seq, 0, NULL);
-        go_on(t);
 }
 
-/* ---- after a restart ---- */
+/* ---- after a restart, or a start without an answer ---- */
 
 static void lose(struct task *t, const char *sentence)
 {
@@ -558,7 +337,7 @@ bool task_attach(struct task *t, struct call *c)
         r = exec_attach(sb->box, &one, t->number, id[0] ? id : NULL, have, &t->sink, &x);
         if (r == 0) {
                 if (set_running(t, x))
-                        finish(t);
+                        task_finish(t);
                 else
                         go_on(t);
                 return true;
@@ -566,10 +345,8 @@ bool task_attach(struct task *t, struct call *c)
         clear_starting(t);
         if (r == -ENOENT || r == -ENODEV || state == BOX_STOPPED || state == BOX_GONE ||
             state == BOX_ERROR) {
-                lose(t,
-                     was_queued
-                             ? "sbxfs ended before it was sent; it never ran"
-                             : "sbxfs ended while it ran, and the sandbox knows nothing of it any more");
+                lose(t, was_queued ? "sbxfs ended before it was sent; it never ran"
+                                   : "it was sent, but the sandbox knows nothing of it any more");
                 return true;
         }
         log_info("%s: attaching: %s: %s, again later", t->path, errno_name(r), one.sentence);

@@ -8,9 +8,9 @@
 
 #include "fs/control/commands.h"
 #include "fs/control/grammar.h"
-#include "fs/worker.h"
 #include "transport/base/cleanup.h"
 #include "transport/base/clock.h"
+#include "transport/base/worker.h"
 
 #define SETTLE_NS (200 * NS_PER_MS)
 

@@ -39,7 +39,7 @@ void handle_free(struct handle *h) NO_THREAD_SAFETY_ANALYSIS
         free(h->names);
         snapshot_unref(h->text);
         task_unref(h->task);
-        lines_done(&h->lines);
+        lines_wipe(&h->lines);
         buf_wipe(&h->cmd);
         buf_done(&h->own);
         mutex_done(&h->lock);

@@ -225,6 +225,7 @@ struct slot {
         struct sandbox *sandbox;
         struct volume *volume;
         unsigned refs; /* guarded by atomics; the table counts as one */
+        atomic_uint tellings; /* how often on_changed has begun */
         /* guarded by the tree's lock */
         bool has_root;
         struct vol_entry root; /* what fs/ itself was last */
@@ -244,6 +245,8 @@ void slot_unref(struct slot *s); /* accepts NULL */
  * or can't be.
  */
 bool slot_root(struct slot *s, int r, struct vol_entry *e);
+/* What an operation of it failed with; a sentence of the sandbox's service goes into `error`. */
+void slot_failed(struct slot *s, const struct op *op, int code);
 /* From now to tree_op_done the operation counts as one that the volume answers. */
 void slot_enter(struct op *op, struct slot *s);
 void slot_freep(struct slot **s);
@@ -260,7 +263,8 @@ int slot_print_unsent(struct tree *t, struct sandbox *sb, struct buf *to);
 int slot_retry(struct tree *t, struct sandbox *sb, struct call *c);
 /* What a former run left undelivered is shown and sent from now on. */
 void slots_resume(struct tree *t, struct fleet *fleet);
-void slots_free(struct tree *t);
+/* No request comes any more; a worker may still be at one of them, and then frees it. */
+void slots_drop(struct tree *t);
 void slot_entry(struct tree *t, const struct slot *s, const struct vol_entry *from,
                 struct tree_entry *ret);
 

@@ -56,14 +56,15 @@ void tree_start(struct tree *t, struct fleet *fleet)
 
 void tree_stop(struct tree *t)
 {
-        slots_free(t);
+        slots_drop(t);
         atomic_store(&t->fleet, NULL);
 }
 
 void tree_free(struct tree *t) NO_THREAD_SAFETY_ANALYSIS /* nobody else is there */
 {
         if (t->slots)
-                slots_free(t);
+                slots_drop(t);
+        imap_free(t->slots);
         imap_free(t->writers);
         imap_free(t->removed);
         scratches_free(t->scratches);
@@ -477,6 +478,14 @@ int tree_open(struct tree *t, struct op *op, uint64_t node, int flags, struct tr
         return 0;
 }
 
+/* `r`; the sentence of an operation on a handle, which tree_op_failed knows no sandbox of. */
+static ssize_t told(struct handle *h, const struct op *op, ssize_t r)
+{
+        if (r < 0)
+                slot_failed(h->slot, op, (int)r);
+        return r;
+}
+
 ssize_t tree_read(struct tree *t, struct op *op, struct handle *h, void *data, size_t size,
                   uint64_t offset)
 {
@@ -484,7 +493,7 @@ ssize_t tree_read(struct tree *t, struct op *op, struct handle *h, void *data, s
 
         if (!h->file)
                 return handle_read(t, op, h, data, size, offset);
-        return OPS_OF(h)->read(VOLUME_OF(h), &vop, h->file, data, size, offset);
+        return told(h, op, OPS_OF(h)->read(VOLUME_OF(h), &vop, h->file, data, size, offset));
 }
 
 ssize_t tree_write(struct tree *t, struct op *op, struct handle *h, const void *data, size_t size,
@@ -494,14 +503,16 @@ ssize_t tree_write(struct tree *t, struct op *op, struct handle *h, const void *
 
         if (!h->file)
                 return handle_write(t, op, h, data, size, offset);
-        return OPS_OF(h)->write(VOLUME_OF(h), &vop, h->file, data, size, offset);
+        return told(h, op, OPS_OF(h)->write(VOLUME_OF(h), &vop, h->file, data, size, offset));
 }
 
 int tree_flush(struct tree *t, struct op *op, struct handle *h)
 {
         struct vol_op vop = vol_op(op);
 
-        return h->file ? OPS_OF(h)->flush(VOLUME_OF(h), &vop, h->file) : handle_flush(t, op, h);
+        if (!h->file)
+                return handle_flush(t, op, h);
+        return (int)told(h, op, OPS_OF(h)->flush(VOLUME_OF(h), &vop, h->file));
 }
 
 int tree_fsync(struct tree *t, struct op *op, struct handle *h, bool data_only)
@@ -509,7 +520,9 @@ int tree_fsync(struct tree *t, struct op *op, struct handle *h, bool data_only)
         struct vol_op vop = vol_op(op);
 
         (void)t; /* nothing of the tree's own is behind a file */
-        return h->file ? OPS_OF(h)->fsync(VOLUME_OF(h), &vop, h->file, data_only) : 0;
+        if (!h->file)
+                return 0;
+        return (int)told(h, op, OPS_OF(h)->fsync(VOLUME_OF(h), &vop, h->file, data_only));
 }
 
 int tree_fallocate(struct tree *t, struct op *op, struct handle *h, int mode, uint64_t offset,
@@ -630,7 +643,9 @@ int tree_fsyncdir(struct tree *t, struct op *op, struct handle *h, bool data_onl
         struct vol_op vop = vol_op(op);
 
         (void)t; /* nothing of the tree's own is behind a directory */
-        return h->dir ? OPS_OF(h)->fsyncdir(VOLUME_OF(h), &vop, h->dir, data_only) : 0;
+        if (!h->dir)
+                return 0;
+        return (int)told(h, op, OPS_OF(h)->fsyncdir(VOLUME_OF(h), &vop, h->dir, data_only));
 }
 
 void tree_releasedir(struct tree *t, struct handle *h)

@@ -133,6 +133,10 @@ void op_init(struct op *op, uint64_t deadline_ns);
  * for what was asked before it, so that no older answer reaches the kernel after it.
  */
 void tree_op_done(struct op *op);
+/*
+ * Before its answer, when that is an error: a sentence of the sandbox's service goes into `error`.
+ */
+void tree_op_failed(const struct op *op, int code);
 
 int tree_lookup(struct tree *t, struct op *op, uint64_t parent, const char *name,
                 struct tree_entry *ret);

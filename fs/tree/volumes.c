@@ -55,14 +55,20 @@ static void on_leave(void *ctx, struct box *b)
         sandbox_touch(s->sandbox);
 }
 
+/* Who was overtaken may have told older numbers after newer ones: once more. */
 static void on_changed(void *ctx)
 {
         struct slot *s = ctx;
-        struct vol_stats stats = {0};
+        unsigned turn;
 
-        if (s->volume && s->volume->ops->stats)
-                s->volume->ops->stats(s->volume, &stats);
-        sandbox_set_dirty(s->sandbox, stats.dirty_files, stats.dirty_bytes, stats.unsent);
+        do {
+                struct vol_stats stats = {0};
+
+                turn = atomic_fetch_add(&s->tellings, 1) + 1;
+                if (s->volume && s->volume->ops->stats)
+                        s->volume->ops->stats(s->volume, &stats);
+                sandbox_set_dirty(s->sandbox, stats.dirty_files, stats.dirty_bytes, stats.unsent);
+        } while (atomic_load(&s->tellings) != turn);
 }
 
 static void on_failed(void *ctx, const char *path, int error, const char *sentence)
@@ -72,6 +78,16 @@ static void on_failed(void *ctx, const char *path, int error, const char *senten
 
         if (buf_addf(&text, "fs/%s: ", path) == 0 && unsent_reason(&text, error, sentence) == 0)
                 sandbox_say_error(s->sandbox, error, buf_str(&text));
+        buf_done(&text);
+}
+
+static void on_noticed(void *ctx, const char *path, const char *sentence)
+{
+        struct slot *s = ctx;
+        struct buf text = BUF_INIT(16 * 1024);
+
+        if (buf_addf(&text, "fs/%s: %s", path, sentence) == 0)
+                sandbox_say_error(s->sandbox, -ESTALE, buf_str(&text));
         buf_done(&text);
 }
 
@@ -113,6 +129,33 @@ void tree_op_done(struct op *op)
         volume_leave(op->slot->volume, op->slot_token);
         slot_unref(op->slot);
         op->slot = NULL;
+}
+
+/*
+ * Of the service or the way there, not of one file. -EOPNOTSUPP has a sentence only where it says
+ * why there is no fs/ at all.
+ */
+static bool is_of_service(int code)
+{
+        return code == -EHOSTUNREACH || code == -EHOSTDOWN || code == -ETIMEDOUT ||
+               code == -EPROTO || code == -EIO || code == -EAGAIN || code == -EDQUOT ||
+               code == -ENODEV || code == -EOPNOTSUPP;
+}
+
+void slot_failed(struct slot *s, const struct op *op, int code)
+{
+        const char *sentence = op->call.sentence;
+
+        if (!sentence[0] && code == -ETIMEDOUT) /* while it waited for what another asked */
+                sentence = "the sandbox did not answer in time";
+        if (sentence[0] && is_of_service(code))
+                sandbox_say_error(s->sandbox, code, sentence);
+}
+
+void tree_op_failed(const struct op *op, int code)
+{
+        if (op->slot)
+                slot_failed(op->slot, op, code);
 }
 
 bool slot_root(struct slot *s, int r, struct vol_entry *e)
@@ -176,8 +219,8 @@ static int new_cached(struct slot *s, const struct volume_config *config,
                         .leave = on_leave,
                         .changed = on_changed,
                         .failed = on_failed,
+                        .noticed = on_noticed,
                         .ctx = s},
-                .owner = sandbox_owner(s->sandbox),
         };
         int r;
 
@@ -408,16 +451,21 @@ void slot_gone(struct tree *t, uint64_t serial)
         slot_unref(s);
 }
 
-void slots_free(struct tree *t) NO_THREAD_SAFETY_ANALYSIS /* nobody else is there */
+void slots_drop(struct tree *t)
 {
-        size_t cursor = 0;
-        uint64_t serial;
         struct slot *s;
 
-        while ((s = imap_next(t->slots, &cursor, &serial)))
+        do {
+                size_t cursor = 0;
+                uint64_t serial;
+
+                mutex_lock(&t->lock);
+                s = imap_next(t->slots, &cursor, &serial);
+                if (s)
+                        (void)imap_remove(t->slots, serial);
+                mutex_unlock(&t->lock);
                 slot_unref(s);
-        imap_free(t->slots);
-        t->slots = NULL;
+        } while (s);
 }
 
 void slot_entry(struct tree *t, const struct slot *s, const struct vol_entry *from,

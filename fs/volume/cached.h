@@ -3,10 +3,11 @@
  * Parts of the cached volume, for its own files only. Two halves that know each other by what this
  * file declares:
  *
- *  names     cached.c (birth, epochs, what all share), cached_names.c and cached_rename.c (what is
- *            done by name), cached_attrs.c, cached_dirs.c, meta.c (what is known of the sandbox's
- *            files), refresh.c (asking for it)
- *  content   contents.c, spool.c, cached_files.c, prefetch.c: bytes and open files
+ *  names     cached.c (birth, what all share), cached_facts.c (answers that are fresh enough),
+ *            cached_told.c (what the kernel may keep, the end of a command), cached_names.c and
+ *            cached_rename.c (what is done by name), cached_attrs.c, cached_dirs.c, meta.c (what is
+ *            known of the sandbox's files), refresh.c (asking for it)
+ *  content   contents.h says: bytes and open files
  *
  * and what both send: journal.c (changes that wait, in order), send.c and upload.c (sending them).
  *
@@ -144,9 +145,10 @@ bool cached_last_known(struct cached *c, const struct content *x, struct known *
  * New attributes of this file, from a request that was sent at `sent_ns` in `epoch`. is_ours: they
  * come from a change of ours that has just been answered (the inode may be another one, since a
  * whole file is renamed into place: the number shown outside stays); what was asked for before now
- * doesn't count any more. Otherwise older ones than those known are ignored.
+ * doesn't count any more. Otherwise older ones than those known are ignored. False: they are
+ * another file's, that has its path now or had it then, or it is nowhere any more.
  */
-void cached_told(struct cached *c, const struct content *x, const struct stat *st, uint64_t sent_ns,
+bool cached_told(struct cached *c, const struct content *x, const struct stat *st, uint64_t sent_ns,
                  uint64_t epoch, bool is_ours);
 /* What is known of this file, or of this node, is not true (-ENOENT, -ESTALE were seen). */
 void cached_untold(struct cached *c, const struct content *x);

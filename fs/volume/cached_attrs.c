@@ -28,6 +28,16 @@ static struct vol_file *any_handle(struct cached *c, uint64_t node)
         return (struct vol_file *)(void *)nodes_any_open(&c->nodes, node); /* its head */
 }
 
+/* Of a sandbox that is gone: the kernel asks for a file's attributes before it reads, without a handle. */
+static int answer_gone(struct cached *c, uint64_t node, const struct vol_file *file)
+{
+        struct vol_file *held = file ? NULL : any_handle(c, node);
+
+        if (held)
+                file_put(c, held);
+        return file || held ? -ESTALE : -ENODEV;
+}
+
 /* A node that has no path any more, or whose path is another file's: what its handles see. */
 static int answer_removed(struct cached *c, uint64_t node, struct vol_file *file,
                           struct vol_entry *ret)
@@ -56,7 +66,7 @@ int cached_getattr(struct volume *v, struct vol_op *op, uint64_t node, struct vo
         int r = cached_check(c);
 
         if (r < 0)
-                return file ? -ESTALE : r;
+                return answer_gone(c, node, file);
         r = cached_fact_of_node(c, op, node, &path, &f);
         if (r == -EINPROGRESS && node == VOLUME_ROOT && meta_get(c->meta, "", &f))
                 r = 0; /* fs/ itself answers locally, with what we have changed in it */

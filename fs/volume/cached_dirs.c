@@ -12,6 +12,8 @@
 #include <string.h>
 
 #include "fs/volume/cached_parts.h"
+#include "fs/volume/contents.h"
+#include "fs/volume/journal.h"
 #include "fs/volume/refresh.h"
 #include "transport/base/call.h"
 #include "transport/base/cleanup.h"
@@ -104,11 +106,18 @@ bool cached_removed_dir(struct cached *c, uint64_t node, struct stat *ret)
 int cached_fsyncdir(struct volume *v, struct vol_op *op, struct vol_dir *d, bool data_only)
 {
         struct cached *c = cached_of(v);
+        struct journal *j = c->contents->journal;
+        _cleanup_(freep) char *path = NULL;
+        int r;
 
-        (void)data_only; /* names are there at once, and the root's concerns all bytes */
+        (void)data_only; /* names are all there is; the root's concerns all bytes, too */
         if (cached_check(c) < 0)
                 return -ESTALE;
-        return d->open.node == VOLUME_ROOT ? contents_sync(c, op) : 0;
+        r = cached_path(c, d->open.node, NULL, &path);
+        if (r < 0)
+                return r == -ESTALE ? 0 : r; /* removed: nothing of it waits */
+        r = path[0] ? journal_settle(j, op->call, path) : contents_sync(c, op);
+        return r == 0 ? journal_refusal(j, path) : r;
 }
 
 /* ---- names ---- */
@@ -153,12 +162,12 @@ static int load_from_memory(struct cached *c, struct vol_dir *d, const char *pat
         struct known k;
         int r;
 
-        if (!meta_get_dir(c->meta, path, &info) || !info.is_listed)
+        if (!meta_get_dir(c->meta, path, &info) || (!info.is_listed && !info.is_kept))
                 return 1;
         k = (struct known){.sent_ns = info.sent_ns, .epoch = info.epoch};
-        if (!cached_is_fresh(c, begin_ns, &k, info.was_quiet))
+        if (!info.is_kept && !cached_is_fresh(c, begin_ns, &k, info.was_quiet))
                 return 1;
-        r = meta_names(c->meta, path, false, &names);
+        r = meta_names(c->meta, path, info.is_kept, &names);
         if (r == -EAGAIN)
                 return 1;
         return r == 0 ? keep(d, &names) : r;
@@ -182,9 +191,9 @@ int cached_check_empty(struct cached *c, struct vol_op *op, const char *path)
         for (unsigned asked = 0; r == 0 && asked <= ASKS_MAX; asked++) {
                 if (meta_has_pinned(c->meta, path))
                         return -ENOTEMPTY; /* something in it is only here */
-                if (meta_get_dir(c->meta, path, &info) && info.is_listed) {
+                if (meta_get_dir(c->meta, path, &info) && (info.is_listed || info.is_kept)) {
                         k = (struct known){.sent_ns = info.sent_ns, .epoch = info.epoch};
-                        if (cached_is_fresh(c, begin_ns, &k, info.was_quiet))
+                        if (info.is_kept || cached_is_fresh(c, begin_ns, &k, info.was_quiet))
                                 return info.count > 0 ? -ENOTEMPTY : 0;
                 }
                 if (!op->may_wait)

@@ -96,7 +96,7 @@ int cached_end_change(struct cached *c, struct vol_op *op, const char *path)
         if (r == 0) {
                 r = journal_take_refusal(j, path);
                 if (r < 0)
-                        meta_doubt(c->meta, path);
+                        meta_let(c->meta, path);
         }
         return r;
 }

@@ -14,6 +14,8 @@ bool cached_is_fresh(struct cached *c, uint64_t begin_ns, const struct known *k,
  */
 int cached_fact(struct cached *c, struct vol_op *op, const char *path, struct meta_fact *ret);
 
+/* A node that was told within this time isn't remembered anew. */
+#define CACHED_TOLD_AGAIN_MS 250
 /* How long what is known may be believed outside; remembers that it was told. */
 uint64_t cached_ttl_of_node(struct cached *c, uint64_t node, const struct meta_fact *f);
 uint64_t cached_ttl_of_name(struct cached *c, uint64_t parent, const char *name,
@@ -26,6 +28,9 @@ bool cached_show(struct cached *c, const char *path, const struct meta_fact *f, 
 /* The answer for the node of `path`. */
 void cached_answer(struct cached *c, const struct node_id *id, const char *path,
                    const struct meta_fact *f, struct vol_entry *ret);
+
+/* A command has ended: what was told is taken back, what is known is of the epoch before. */
+void cached_exec_ended(struct volume *v);
 
 /* A link's text as it is answered at `path`; a length, *ret_ups as anchor_target has it. */
 int cached_anchor(struct cached *c, const char *path, const char *text, char *to, size_t size,

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "fs/volume/cached_parts.h"
+#include "fs/volume/conflict.h"
 #include "fs/volume/contents.h"
 #include "fs/volume/journal.h"
 #include "fs/volume/refresh.h"
@@ -202,11 +203,17 @@ static int carry_out(struct cached *c, const struct renaming *x)
                                         .to = x->over.path,
                                         .flags = x->flags,
                                         .x = x->x,
+                                        .over = x->over.x,
+                                        .record = x->x ? content_record(x->x) : 0,
                                         .is_whole = x->x && content_is_whole(x->x),
                                         .creates = !x->to.exists};
+        bool is_over_file = x->to.exists && S_ISREG(x->to.k.st.st_mode);
         struct meta_source source;
         int r;
 
+        /* A time that was only set here goes with the file it is of: what is there isn't known. */
+        if (is_over_file && x->x && journal_sets_time(c->contents->journal, x->over.path, 0))
+                is_over_file = false;
         change.has_links = x->from.k.st.st_nlink > 1 || (x->to.exists && x->to.k.st.st_nlink > 1);
         if (x->to.exists && x->over.x && !x->over.goes_on)
                 change.gone = content_record(x->over.x);
@@ -219,6 +226,8 @@ static int carry_out(struct cached *c, const struct renaming *x)
                 rename_nodes(c, x);
         }
         end_move(c, r == 0);
+        if (r == 0 && x->x && is_over_file)
+                conflict_takes_name(x->x, x->over.x, &x->to.k);
         return r;
 }
 
@@ -258,15 +267,14 @@ int cached_rename(struct volume *v, struct vol_op *op, uint64_t parent, const ch
                 .new_name = new_name,
                 .flags = flags,
         };
-        int r = cached_check_change(c);
+        int r;
 
         climbs_end(&c->climbs, op->tid);
+        r = cached_begin_change(c, op, name);
         if (r == 0)
                 r = cached_check_name(new_name);
         if (r == 0 && flags != 0 && flags != RENAME_NOREPLACE)
                 r = -EINVAL; /* no service exchanges two files */
-        if (r == 0)
-                r = cached_begin_change(c, op, name);
         if (r == 0)
                 r = cached_fact_of_name(c, op, parent, name, &x.path, &x.from);
         if (r == 0) {

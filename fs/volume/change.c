@@ -11,6 +11,7 @@
 
 #include "fs/volume/journal.h"
 #include "transport/base/cleanup.h"
+#include "transport/base/log.h"
 
 /* ---- records ---- */
 
@@ -19,7 +20,6 @@ static int write_record(struct content *x, const char *path, uint64_t id, bool i
 {
         struct dirty_record r = {.path = path,
                                  .is_whole = is_whole,
-                                 .is_only_here = x->is_only_here,
                                  .sets_mode = x->sets_mode,
                                  .mode = x->shown.st_mode & 07777,
                                  .seq = journal_seq(x->s->journal),
@@ -27,6 +27,9 @@ static int write_record(struct content *x, const char *path, uint64_t id, bool i
 
         if (x->has_own_mtime)
                 r.mtime = x->shown.st_mtim;
+        if (atomic_load(&x->has_no_base))
+                r.base.st_mtim = (struct timespec){0};
+        r.version_size = (uint64_t)x->version.st_size;
         r.base.st_size = (off_t)x->parts.base_size;
         return dirty_write(x->s->dir, id, &r);
 }
@@ -71,6 +74,9 @@ void content_unpin(struct content *x)
         if (!x->is_uploading)
                 extents_done(&x->sending);
         x->parts.base_size = x->parts.size;
+        x->parts.tries = (struct dirty_tries){0};
+        x->is_torn = x->takes_all = false;
+        x->news = NULL;
         x->has_own_mtime = x->sets_mode = x->parts.sets_size = false;
         x->refused = 0;
         if (x->record != 0)
@@ -90,6 +96,7 @@ static void note_change(struct content *x, bool is_of_bytes) REQUIRES(x->lock)
         x->changes++;
         x->shown.st_ctim = now;
         if (is_of_bytes) {
+                content_drop_doubted(x);
                 x->shown.st_mtim = now;
                 x->has_own_mtime = false;
         }
@@ -120,7 +127,7 @@ static int make_blob(struct content *x, const char *path, struct blob **ret) REQ
         return 0;
 }
 
-int content_start_whole(struct content *x, const char *path)
+static int start_whole(struct content *x, const char *path) REQUIRES(x->lock)
 {
         _cleanup_(freep) char *found = NULL;
         struct blob *blob = NULL;
@@ -140,6 +147,8 @@ int content_start_whole(struct content *x, const char *path)
                 r = make_blob(x, path, &blob);
         if (r != 0)
                 return r == -ENOENT ? -ESTALE : r;
+        if (path && !x->is_only_here && dirty_log_tries(x->s->dir, blob->id, &x->parts.tries) < 0)
+                log_warning("what is being sent would be taken for another's after a crash");
         if (x->record != 0)
                 dirty_remove(x->s->dir, x->record);
         content_replace_blob(x, blob);
@@ -149,11 +158,19 @@ int content_start_whole(struct content *x, const char *path)
         if (!x->is_uploading)
                 extents_done(&x->sending);
         x->parts.size = 0;
+        x->is_torn = x->takes_all = false;
         x->kind = x->is_removed ? CONTENT_CLEAN : CONTENT_WHOLE;
         x->generation++;
         x->refused = 0;
         note_change(x, true);
         return 0;
+}
+
+int content_start_whole(struct content *x, const char *path)
+{
+        int r = start_whole(x, path);
+
+        return content_make_room(x, r) ? start_whole(x, path) : r;
 }
 
 /* From now on parts of it are ours. */
@@ -178,6 +195,7 @@ static int start_parts(struct content *x) REQUIRES(x->lock)
                 return r;
         x->record = x->blob->id;
         x->kind = CONTENT_PARTS;
+        x->parts_ns = clock_mono_ns();
         x->refused = 0;
         return 0;
 }
@@ -229,13 +247,11 @@ static int put_bytes(struct content *x, const void *data, size_t size, uint64_t 
         return r;
 }
 
-int content_write(struct content *x, const void *data, size_t size, uint64_t offset)
+static int write_here(struct content *x, const void *data, size_t size, uint64_t offset)
+        REQUIRES(x->lock)
 {
-        int r;
+        int r = start_parts(x);
 
-        if (size > (uint64_t)INT64_MAX - offset)
-                return -EFBIG;
-        r = start_parts(x);
         if (r < 0)
                 return r;
         r = put_bytes(x, data, size, offset);
@@ -248,6 +264,16 @@ int content_write(struct content *x, const void *data, size_t size, uint64_t off
         else
                 undo_write(x, offset, offset + size);
         return r;
+}
+
+int content_write(struct content *x, const void *data, size_t size, uint64_t offset)
+{
+        int r;
+
+        if (size > (uint64_t)INT64_MAX - offset)
+                return -EFBIG;
+        r = write_here(x, data, size, offset);
+        return content_make_room(x, r) ? write_here(x, data, size, offset) : r;
 }
 
 static int shrink(struct content *x, uint64_t size) REQUIRES(x->lock)
@@ -271,13 +297,10 @@ static int grow(struct content *x, uint64_t size) REQUIRES(x->lock)
         return r == 0 ? extents_add(&x->present, x->parts.size, size) : r;
 }
 
-int content_resize(struct content *x, uint64_t size)
+static int resize(struct content *x, uint64_t size) REQUIRES(x->lock)
 {
-        int r;
+        int r = start_parts(x);
 
-        if (size > (uint64_t)INT64_MAX)
-                return -EFBIG;
-        r = start_parts(x);
         if (r == 0 && x->kind == CONTENT_PARTS)
                 r = dirty_log_size(x->s->dir, x->record, size);
         if (r == 0)
@@ -287,6 +310,16 @@ int content_resize(struct content *x, uint64_t size)
         if (r == 0)
                 note_change(x, true);
         return r;
+}
+
+int content_resize(struct content *x, uint64_t size)
+{
+        int r;
+
+        if (size > (uint64_t)INT64_MAX)
+                return -EFBIG;
+        r = resize(x, size);
+        return content_make_room(x, r) ? resize(x, size) : r;
 }
 
 int content_zero(struct content *x, uint64_t start, uint64_t end)

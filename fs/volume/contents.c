@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Contents as objects: versions, the bound on what is kept, and most of cached.h's hooks. */
+/* Contents as objects: their life, the bound on what is kept, and most of cached.h's hooks. */
 
 #include "fs/volume/contents.h"
 
@@ -7,13 +7,12 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
 #include "fs/volume/journal.h"
-#include "fs/worker.h"
+#include "fs/volume/temps.h"
 #include "transport/base/cleanup.h"
 #include "transport/base/log.h"
+#include "transport/base/worker.h"
 
 #define CALL_NS (10 * NS_PER_S) /* of a thread of ours; progress moves it */
 #define COUNT_MAX 65536 /* contents that are kept */
@@ -21,8 +20,6 @@
 #define WAIT_NS (100 * NS_PER_MS) /* between looks at a call's cancel flag */
 #define TELL_NS (200 * NS_PER_MS)
 #define STOP_NS (30 * NS_PER_S)
-#define FRESH_SECONDS 2 /* a change in the same second may come later, clocks differing a little */
-#define FRESH_NS (50 * NS_PER_MS)
 #define FAR_NS (5 * NS_PER_MS)
 
 /* ---- small things ---- */
@@ -103,51 +100,32 @@ bool content_account(struct content *x)
         return is_news || clock_mono_ns() > atomic_load(&s->told_ns) + TELL_NS;
 }
 
-void contents_tell(struct contents *s)
+static void tell(struct contents *s)
 {
         atomic_store(&s->told_ns, clock_mono_ns());
         if (s->c->box.changed)
                 s->c->box.changed(s->c->box.ctx);
 }
 
+void contents_tell(struct contents *s)
+{
+        tell(s);
+        contents_trim(s);
+}
+
 void contents_stats(struct cached *c, struct vol_stats *ret)
 {
         struct journal *j = c->contents->journal;
+        uint64_t before = journal_count_refused(j), after;
 
-        *ret = (struct vol_stats){.dirty_files = atomic_load(&c->contents->dirty_files) +
-                                                 journal_count_names(j),
-                                  .dirty_bytes = atomic_load(&c->contents->dirty_bytes),
-                                  .unsent = journal_count_refused(j)};
+        /* What goes from one number to the other is in both for a moment: it is in one of these. */
+        ret->dirty_files = atomic_load(&c->contents->dirty_files) + journal_count_names(j);
+        ret->dirty_bytes = atomic_load(&c->contents->dirty_bytes);
+        after = journal_count_refused(j);
+        ret->unsent = before > after ? before : after;
 }
 
 /* ---- life ---- */
-
-static uint64_t stamp_of(const struct stat *st)
-{
-        uint64_t h = UINT64_C(0x9e3779b97f4a7c15);
-        const uint64_t words[] = {(uint64_t)st->st_size, (uint64_t)st->st_mtim.tv_sec,
-                                  (uint64_t)st->st_mtim.tv_nsec, (uint64_t)st->st_ctim.tv_sec,
-                                  (uint64_t)st->st_ctim.tv_nsec};
-
-        for (size_t i = 0; i < sizeof(words) / sizeof(*words); i++) {
-                h = (h ^ words[i]) * UINT64_C(0xff51afd7ed558ccd);
-                h ^= h >> 32;
-        }
-        return h ? h : 1;
-}
-
-static void take_version(struct content *x, const struct stat *st)
-{
-        x->version = *st;
-        x->shown = *st;
-        x->own_ctim = (struct timespec){0};
-        x->parts.size = x->parts.base_size = (uint64_t)st->st_size;
-        if (st->st_nlink != 0) /* else not told */
-                x->is_in_place = st->st_nlink > 1;
-        x->stamp = stamp_of(st);
-        x->generation++;
-        x->misses = 0;
-}
 
 struct content *content_new(struct contents *s, const struct known *k)
 {
@@ -166,8 +144,9 @@ struct content *content_new(struct contents *s, const struct known *k)
         cond_init(&x->changed);
         content_lock(x);
         list_init(&x->fetches);
-        take_version(x, &k->st);
-        x->checked_epoch = k->epoch;
+        content_take_version(x, &k->st);
+        x->checked_epoch = x->base_epoch = k->epoch;
+        x->base_ns = k->sent_ns;
         x->ino = k->st.st_ino;
         content_unlock(x);
         mutex_lock(&s->lock);
@@ -196,6 +175,7 @@ static void destroy(struct content *x)
         if (x->record != 0)
                 blob_keep(&s->spool, x->blob); /* for the next mount */
         blob_unref(&s->spool, x->blob);
+        blob_unref(&s->spool, x->doubted);
         x->kind = CONTENT_CLEAN;
         is_news = content_account(x);
         extents_done(&x->present);
@@ -204,7 +184,7 @@ static void destroy(struct content *x)
         content_unlock(x);
         box_file_close(remote);
         if (is_news && !atomic_load(&s->is_ending))
-                contents_tell(s);
+                tell(s);
         cond_done(&x->changed);
         mutex_done(&x->lock);
         free(x);
@@ -267,15 +247,6 @@ void content_version(struct content *x, struct stat *ret)
         content_unlock(x);
 }
 
-bool content_is_replaced(struct content *x, const struct stat *st)
-{
-        bool is_other = x->ino != 0 && st->st_ino != 0 && x->ino != st->st_ino;
-
-        if (x->ino == 0 || x->kind != CONTENT_CLEAN || x->is_uploading)
-                x->ino = st->st_ino; /* what is ours is there to stay */
-        return is_other && x->ino != st->st_ino && !x->is_removed;
-}
-
 /* Its file was replaced inside: it goes on as one that was removed. False: it wasn't. */
 static bool part_with_replaced(struct contents *s, struct content *x, const struct stat *st)
 {
@@ -327,10 +298,22 @@ void content_used(struct content *x)
         mutex_unlock(&s->lock);
 }
 
-static bool is_over(struct contents *s) REQUIRES(s->lock)
+enum excess { EXCESS_NONE, EXCESS_DISK, EXCESS_ANY };
+
+/* Of what waits to be sent nothing can be dropped. */
+static enum excess excess_of(struct contents *s)
 {
-        return atomic_load(&s->spool.memory) > SPOOL_MEMORY_MAX ||
-               atomic_load(&s->spool.disk) > s->spool.disk_max || s->count > COUNT_MAX;
+        uint64_t disk = atomic_load(&s->spool.disk);
+        bool are_many;
+
+        mutex_lock(&s->lock);
+        are_many = s->count > COUNT_MAX;
+        mutex_unlock(&s->lock);
+        if (are_many || atomic_load(&s->spool.memory) > SPOOL_MEMORY_MAX)
+                return EXCESS_ANY;
+        if (disk > spool_limit(&s->spool) && disk > atomic_load(&s->dirty_bytes))
+                return EXCESS_DISK;
+        return EXCESS_NONE;
 }
 
 /* The one that was not used for longest, with a reference; it goes to the other end. */
@@ -339,7 +322,7 @@ static struct content *take_oldest(struct contents *s, size_t *looked)
         struct content *ret = NULL;
 
         mutex_lock(&s->lock);
-        while (!ret && is_over(s) && *looked < s->count) {
+        while (!ret && *looked < s->count) {
                 struct content *x = list_entry(s->all.next, struct content, of_all);
 
                 (*looked)++;
@@ -352,13 +335,14 @@ static struct content *take_oldest(struct contents *s, size_t *looked)
         return ret;
 }
 
-static void drop(struct contents *s, struct content *x)
+static void drop(struct contents *s, struct content *x, enum excess excess)
 {
         bool is_idle;
 
         content_lock(x);
         is_idle = x->kind == CONTENT_CLEAN && list_is_empty(&x->fetches) && !x->is_uploading &&
-                  x->held == 0 && atomic_load(&x->handles) == 0;
+                  x->held == 0 && atomic_load(&x->handles) == 0 &&
+                  (excess == EXCESS_ANY || x->blob->id != 0);
         if (is_idle)
                 content_forget_bytes(x);
         content_unlock(x);
@@ -368,58 +352,39 @@ static void drop(struct contents *s, struct content *x)
 
 void contents_trim(struct contents *s)
 {
+        enum excess excess;
         struct content *x;
         size_t looked = 0;
 
         if (atomic_exchange(&s->is_trimming, true))
                 return;
-        while ((x = take_oldest(s, &looked))) {
-                drop(s, x);
+        while ((excess = excess_of(s)) != EXCESS_NONE && (x = take_oldest(s, &looked))) {
+                drop(s, x, excess);
                 content_unref(x);
         }
         atomic_store(&s->is_trimming, false);
 }
 
-/* ---- versions ---- */
-
-static bool same_time(const struct timespec *a, const struct timespec *b)
+bool content_make_room(struct content *x, int r)
 {
-        return a->tv_sec == b->tv_sec &&
-               (a->tv_nsec == b->tv_nsec || a->tv_nsec == 0 || b->tv_nsec == 0);
-}
+        struct contents *s = x->s;
+        struct content *y;
+        size_t looked = 0;
 
-static bool is_known(const struct timespec *t)
-{
-        return t->tv_sec != 0 || t->tv_nsec != 0;
-}
-
-/* Inodes are not compared: those of `known` are what is shown outside. */
-static bool same_version(const struct stat *a, const struct stat *b)
-{
-        if (a->st_size != b->st_size || !same_time(&a->st_mtim, &b->st_mtim))
+        if (!spool_is_full(r))
                 return false;
-        return !is_known(&a->st_ctim) || !is_known(&b->st_ctim) ||
-               same_time(&a->st_ctim, &b->st_ctim);
+        content_unlock(x);
+        if (!atomic_exchange(&s->has_told_short, true))
+                log_warning("the state directory's disk is full: little is cached while it is");
+        while ((y = take_oldest(s, &looked))) {
+                drop(s, y, EXCESS_DISK);
+                content_unref(y);
+        }
+        content_lock(x);
+        return true;
 }
 
-/* Whether a change from now on can't carry the same times. */
-static bool is_settled_now(const struct stat *st)
-{
-        const struct timespec *t = is_known(&st->st_ctim) ? &st->st_ctim : &st->st_mtim;
-        uint64_t now_ns = clock_real_ns();
-        uint64_t then_ns = clock_from_timespec(*t);
-
-        if (t->tv_nsec != 0 && is_known(&st->st_ctim))
-                return then_ns + FRESH_NS < now_ns;
-        return then_ns + FRESH_SECONDS * NS_PER_S < now_ns;
-}
-
-void content_note_data(struct content *x, uint64_t sent_ns, uint64_t epoch)
-{
-        x->data_ns = sent_ns;
-        x->data_epoch = epoch;
-        x->is_settled = is_settled_now(&x->version);
-}
+/* ---- bytes ---- */
 
 void content_forget_bytes(struct content *x)
 {
@@ -440,148 +405,30 @@ void content_forget_bytes(struct content *x)
         content_replace_blob(x, blob);
 }
 
+void content_drop_doubted(struct content *x)
+{
+        blob_unref(&x->s->spool, x->doubted);
+        x->doubted = NULL;
+}
+
+bool content_take_doubted(struct content *x)
+{
+        struct blob *blob = STEAL(x->doubted);
+
+        if (!blob || x->kind != CONTENT_CLEAN) {
+                blob_unref(&x->s->spool, blob);
+                return false;
+        }
+        content_replace_blob(x, blob);
+        return extents_add(&x->present, 0, x->parts.size) == 0;
+}
+
 void content_replace_blob(struct content *x, struct blob *blob)
 {
+        content_drop_doubted(x);
         blob_pass_holds(x->blob, blob);
         blob_unref(&x->s->spool, x->blob); /* an upload may still read it */
         x->blob = blob;
-}
-
-/* A version that matches: what it tells more than the known one. */
-static void learn(struct content *x, const struct known *k, bool is_quiet)
-{
-        bool was_exact = is_known(&x->version.st_ctim);
-
-        if (k->st.st_mtim.tv_nsec != 0)
-                x->version.st_mtim = k->st.st_mtim;
-        if (is_known(&k->st.st_ctim))
-                x->version.st_ctim = k->st.st_ctim;
-        x->version.st_mode = k->st.st_mode;
-        if (k->st.st_nlink != 0)
-                x->version.st_nlink = k->st.st_nlink;
-        if (x->kind == CONTENT_CLEAN) {
-                x->shown.st_mode = k->st.st_mode;
-                x->shown.st_atim = k->st.st_atim;
-                x->shown.st_ctim = k->st.st_ctim;
-                if (k->st.st_nlink != 0)
-                        x->is_in_place = k->st.st_nlink > 1;
-        } else if (k->st.st_nlink > 1) {
-                x->is_in_place = true;
-        }
-        if (!was_exact && is_quiet && is_known(&x->version.st_ctim))
-                x->is_settled = is_settled_now(&x->version);
-}
-
-/* The bytes may be older than a change that the version doesn't show. */
-static bool is_doubtful(const struct content *x, const struct known *k, bool is_quiet)
-{
-        if (x->is_settled || x->kind != CONTENT_CLEAN || x->present.count == 0)
-                return false;
-        if (is_quiet && k->epoch == x->data_epoch)
-                return false;
-        return k->sent_ns > x->data_ns;
-}
-
-/* How long a file is of which we change parts, but not the size. */
-static uint64_t base_end(const struct content *x)
-{
-        const struct extents *dirty = &x->parts.dirty, *sending = &x->sending;
-        uint64_t end = x->parts.base_size;
-
-        if (dirty->count > 0 && dirty->at[dirty->count - 1].end > end)
-                end = dirty->at[dirty->count - 1].end;
-        if (sending->count > 0 && sending->at[sending->count - 1].end > end)
-                end = sending->at[sending->count - 1].end;
-        return end;
-}
-
-bool content_is_outdated(const struct content *x, uint64_t sent_ns)
-{
-        return sent_ns < x->own_ns;
-}
-
-static void take_other_version(struct content *x, const struct stat *st) REQUIRES(x->lock)
-{
-        x->is_remote_lost = true; /* it may be of a file that was at this name before */
-        content_forget_bytes(x);
-        take_version(x, st);
-}
-
-bool content_adopt(struct content *x, const struct known *k, bool is_quiet)
-{
-        bool is_same = same_version(&x->version, &k->st);
-
-        if (x->is_removed || x->is_only_here || x->is_uploading)
-                return false;
-        if (!is_same && k->sent_ns != 0 && content_is_outdated(x, k->sent_ns))
-                return false;
-        if (k->epoch > x->checked_epoch)
-                x->checked_epoch = k->epoch;
-        if (x->kind == CONTENT_WHOLE) {
-                x->version = k->st;
-                x->is_in_place |= k->st.st_nlink > 1;
-                return false;
-        }
-        if (is_same && !is_doubtful(x, k, is_quiet)) {
-                learn(x, k, is_quiet);
-                return false;
-        }
-        if (x->kind == CONTENT_CLEAN) {
-                take_other_version(x, &k->st);
-                return atomic_load(&x->handles) > 0;
-        }
-        x->is_remote_lost = true;
-        content_forget_bytes(x);
-        x->version = k->st;
-        /* The list on disk must lead to the same parts. */
-        if (dirty_log_base(x->s->dir, x->record, (uint64_t)k->st.st_size) == 0)
-                x->parts.base_size = (uint64_t)k->st.st_size;
-        if (!x->parts.sets_size)
-                x->parts.size = base_end(x);
-        if (x->parts.size > x->parts.base_size)
-                (void)extents_add(&x->present, x->parts.base_size, x->parts.size); /* a hole */
-        return atomic_load(&x->handles) > 0;
-}
-
-void content_own_version(struct content *x, const struct stat *st)
-{
-        x->own_ns = clock_mono_ns();
-        x->own_ctim = x->shown.st_ctim;
-        x->version = *st;
-        content_note_data(x, x->own_ns, volume_epoch(&x->s->c->v));
-}
-
-/* Nothing but what we have set is different. */
-static bool is_only_set(const struct content *x, const struct change *change, bool is_quiet)
-{
-        const struct stat *st = &change->st;
-
-        if (x->parts.size != (uint64_t)st->st_size)
-                return false;
-        if ((change->what & FILE_SET_MTIME) == 0)
-                return same_time(&x->version.st_mtim, &st->st_mtim);
-        return x->present.count == 0 || (is_quiet && x->checked_epoch == volume_epoch(&x->s->c->v));
-}
-
-bool content_own_attrs(struct content *x, const struct change *change, bool is_quiet)
-{
-        struct timespec ours = change->what & FILE_SET_MTIME ? change->mtime : x->shown.st_mtim;
-        bool is_news = false;
-
-        if (x->kind != CONTENT_CLEAN || x->is_removed || x->is_uploading)
-                return false;
-        if (is_only_set(x, change, is_quiet)) {
-                x->version = x->shown = change->st;
-                x->own_ctim = x->shown.st_ctim;
-                x->version.st_ctim = (struct timespec){0}; /* not known before it is asked for */
-        } else {
-                take_other_version(x, &change->st);
-                is_news = atomic_load(&x->handles) > 0;
-        }
-        x->own_ns = clock_mono_ns();
-        if (change->st.st_mtim.tv_nsec == 0 && same_time(&ours, &change->st.st_mtim))
-                x->shown.st_mtim = ours; /* which the service has rounded */
-        return is_news;
 }
 
 /* ---- the kernel ---- */
@@ -609,93 +456,6 @@ void content_tell_kernel(struct content *x)
                         events->inval_node(events->ctx, nodes[i], true);
         }
         free(nodes);
-}
-
-/* ---- attributes ---- */
-
-void content_attrs_locked(struct content *x, struct stat *st)
-{
-        bool is_ours = x->kind != CONTENT_CLEAN || x->is_uploading;
-
-        if (st->st_mode == 0) {
-                *st = x->last.st_mode != 0 ? x->last : x->version; /* else it lost its entry */
-                if (x->ino != 0)
-                        st->st_ino = x->ino;
-                st->st_nlink = 0;
-                is_ours = true;
-        }
-        if (is_ours) {
-                st->st_size = (off_t)x->parts.size;
-                st->st_blocks = (blkcnt_t)((x->parts.size + 511) / 512);
-                st->st_mode = S_IFREG | (x->shown.st_mode & 07777);
-                st->st_atim = x->shown.st_atim;
-                st->st_mtim = x->shown.st_mtim;
-                st->st_ctim = x->shown.st_ctim;
-                return;
-        }
-        if (!same_version(&x->version, st)) { /* told before our upload: not taken over */
-                st->st_size = (off_t)x->parts.size;
-                st->st_mtim = x->shown.st_mtim;
-        } else if (x->own_ctim.tv_sec != 0) {
-                st->st_ctim = x->own_ctim; /* git compares it */
-        }
-        if (st->st_mtim.tv_nsec == 0 && same_time(&st->st_mtim, &x->shown.st_mtim))
-                st->st_mtim = x->shown.st_mtim; /* ours, which the service has rounded */
-}
-
-/* Somebody reads it from here, and may have begun with the version that is here. */
-static bool is_being_read(struct content *x) REQUIRES(x->lock)
-{
-        return atomic_load(&x->handles) > 0 && x->kind == CONTENT_CLEAN && !x->is_removed &&
-               x->parts.size <= CONTENT_SMALL && extents_cover(&x->present, 0, x->parts.size);
-}
-
-/* Who has just opened it reads one version, though it is replaced meanwhile; not past a command. */
-static bool is_just_opened(struct content *x) REQUIRES(x->lock)
-{
-        struct cached *c = x->s->c;
-
-        return x->checked_epoch == volume_epoch(&c->v) &&
-               clock_mono_ns() < x->opened_ns + c->config.attr_ttl_ns;
-}
-
-bool content_attrs(struct content *x, struct stat *st, uint64_t sent_ns)
-{
-        struct known k = {.st = *st};
-        bool is_behind = false;
-
-        content_lock(x);
-        if (st->st_mode == 0 || !content_is_replaced(x, st)) {
-                if (st->st_mode != 0 && !content_is_outdated(x, sent_ns)) {
-                        is_behind = is_being_read(x) && !same_version(&x->version, st);
-                        x->is_in_place |= st->st_nlink > 1;
-                        if (!is_behind)
-                                (void)content_adopt(x, &k, false); /* the answer tells the kernel */
-                }
-                content_attrs_locked(x, st);
-        }
-        content_unlock(x);
-        return !is_behind;
-}
-
-int content_follow(struct cached *c, struct vol_op *op, uint64_t node, const struct known *k)
-{
-        struct content *x = cached_content(c, node);
-        int r = 0;
-
-        if (!x)
-                return 0;
-        content_lock(x);
-        if (is_being_read(x) && !is_just_opened(x) && !same_version(&x->version, &k->st) &&
-            !content_is_outdated(x, k->sent_ns) && !content_is_replaced(x, &k->st)) {
-                if (!op->may_wait)
-                        r = -EINPROGRESS;
-                else if (content_adopt(x, k, false))
-                        (void)content_fill_all(x, op->call); /* else whoever reads tries himself */
-        }
-        content_unlock(x);
-        content_unref(x);
-        return r;
 }
 
 /* ---- removals and renames ---- */
@@ -790,105 +550,6 @@ void contents_gone(struct cached *c)
         mutex_unlock(&s->lock);
 }
 
-/* Bytes of an earlier run, as a content of the file that they are for. */
-static int restore(struct contents *s, struct dirty_found *f)
-{
-        struct known k = {.epoch = 0};
-        _cleanup_(freep) char *path = journal_find_path(s->journal, f->id, f->path, f->record.seq);
-        struct content *x;
-        int r;
-
-        if (!path)
-                return -ENOMEM;
-        k.st = f->record.base;
-        k.st.st_mode = S_IFREG | f->record.mode;
-        k.st.st_nlink = 1;
-        x = content_new(s, &k);
-        if (!x)
-                return -ENOMEM;
-        content_lock(x);
-        x->kind = f->record.is_whole ? CONTENT_WHOLE : CONTENT_PARTS;
-        x->record = f->id;
-        x->is_only_here = f->record.is_only_here;
-        x->sets_mode = f->record.sets_mode;
-        x->shown.st_mtim = x->shown.st_atim = x->shown.st_ctim = f->record.mtime;
-        x->has_own_mtime = true;
-        x->changes = 1;
-        x->parts = f->parts;
-        f->parts = (struct dirty_parts){0};
-        blob_adopt(&s->spool, x->blob, f->id);
-        r = blob_resize(&s->spool, x->blob, x->parts.size);
-        if (r == 0)
-                r = x->kind == CONTENT_WHOLE ? extents_add(&x->present, 0, x->parts.size)
-                                             : extents_add_all(&x->present, &x->parts.dirty);
-        if (r == 0 && x->parts.size > x->parts.base_size)
-                r = extents_add(&x->present, x->parts.base_size, x->parts.size);
-        blob_count(&s->spool, x->blob, extents_bytes(&x->present));
-        (void)content_account(x); /* nobody looks yet */
-        content_unlock(x);
-        if (r == 0)
-                r = cached_restore(s->c, path, &k.st, x);
-        content_unref(x); /* its entry has one */
-        return r;
-}
-
-struct finding {
-        struct journal_restore head; /* first */
-        struct contents *s;
-};
-
-/* Nobody else knows them yet. */
-static struct content *find_record(struct journal_restore *to, uint64_t record, int refused,
-                                   uint64_t *ret_changes) NO_THREAD_SAFETY_ANALYSIS
-{
-        struct contents *s = ((struct finding *)(void *)to)->s; /* its head */
-
-        list_for_each (l, &s->all) {
-                struct content *x = list_entry(l, struct content, of_all);
-
-                if (x->record != record)
-                        continue;
-                x->refused = refused;
-                (void)content_account(x); /* nor looks */
-                *ret_changes = x->changes;
-                return content_ref(x);
-        }
-        return NULL;
-}
-
-static int restore_all(struct contents *s)
-{
-        struct dirty_found *found = NULL;
-        uint64_t max = 0;
-        size_t count = 0;
-        int r = dirty_find(s->dir, &found, &count, &max);
-
-        if (r == 0)
-                r = journal_load(s->journal);
-        atomic_store(&s->spool.next_id, max + 1);
-        for (size_t i = 0; i < count; i++) {
-                int e = restore(s, &found[i]);
-
-                if (e == -EEXIST) /* a later one is of the same file, which was emptied then */
-                        dirty_remove(s->dir, found[i].id);
-                else if (e < 0)
-                        log_error("what waits to be sent to a file was not restored: %s",
-                                  errno_name(e));
-                dirty_found_done(&found[i]);
-        }
-        free(found);
-        if (r == 0) {
-                journal_attach(s->journal, &(struct finding){{find_record}, s}.head);
-                r = contents_queue_all(s); /* those that no change is queued for */
-        }
-        return r;
-}
-
-bool volume_cached_has_dirty(int dir)
-{
-        return dirty_any(dir) || journal_any(dir);
-}
-
 int contents_new(struct cached *c, const struct volume_cached_config *config, struct contents **ret)
 {
         static const unsigned threads[WORKER_LANES] = {
@@ -900,8 +561,8 @@ int contents_new(struct cached *c, const struct volume_cached_config *config, st
                 return -ENOMEM;
         s->c = c;
         s->dir = config->dir;
-        (void)snprintf(s->owner, sizeof(s->owner), "%s", config->owner ? config->owner : "x");
         spool_init(&s->spool, s->dir, config->spool_max ? config->spool_max : DISK_MAX);
+        spares_init(&s->spares);
         mutex_init(&s->lock);
         mutex_lock(&s->lock);
         list_init(&s->all);
@@ -911,10 +572,12 @@ int contents_new(struct cached *c, const struct volume_cached_config *config, st
         if (r == 0)
                 r = workers_new(threads, &s->workers);
         if (r == 0)
+                r = temps_new(&s->temps);
+        if (r == 0)
                 r = send_new(s);
         c->contents = s;
         if (r == 0)
-                r = restore_all(s);
+                r = contents_restore(s);
         if (r < 0) {
                 contents_stop(s);
                 s->dir = -1; /* still the caller's */
@@ -943,6 +606,8 @@ void contents_free(struct contents *s)
 {
         if (!s || s->is_stuck)
                 return;
+        spares_done(&s->spares);
+        temps_free(s->temps);
         journal_free(s->journal);
         assert(list_is_empty(&s->all));
         prefetch_free(s->prefetch);

@@ -22,6 +22,11 @@
 #define NEW_SIZE UINT64_MAX /* the file was made so long */
 #define IS_SIZE (UINT64_MAX - 1) /* so long it is, and nothing is ours for that */
 #define BASE_SIZE (UINT64_MAX - 2) /* so long the sandbox's file may be */
+/* What is on its way: three, of which the last makes it count. */
+#define TRY_SIZE (UINT64_MAX - 3)
+#define TRY_SECONDS (UINT64_MAX - 4)
+#define TRY_NS (UINT64_MAX - 5) /* and TRY_IN_PLACE */
+#define TRY_IN_PLACE ((uint64_t)1 << 32)
 
 /* ---- records ---- */
 
@@ -37,8 +42,6 @@ static int fill_record(struct record *to, const struct dirty_record *from)
         if (r == 0)
                 r = record_add(to, "kind", from->is_whole ? "whole" : "parts");
         if (r == 0)
-                r = record_addf(to, "only_here", "%d", from->is_only_here);
-        if (r == 0)
                 r = record_addf(to, "sets_mode", "%d", from->sets_mode);
         if (r == 0)
                 r = record_addf(to, "mode", "%o", (unsigned)from->mode);
@@ -48,6 +51,8 @@ static int fill_record(struct record *to, const struct dirty_record *from)
                 r = record_addf(to, "seq", "%" PRIu64, from->seq);
         if (r == 0)
                 r = record_addf(to, "base_size", "%" PRIu64, (uint64_t)from->base.st_size);
+        if (r == 0)
+                r = record_addf(to, "version_size", "%" PRIu64, from->version_size);
         if (r == 0)
                 r = record_addf(to, "base_ino", "%" PRIu64, (uint64_t)from->base.st_ino);
         if (r == 0)
@@ -124,7 +129,6 @@ static int read_record(int dir, uint64_t id, struct dirty_found *ret)
         ret->record = (struct dirty_record){
                 .path = ret->path,
                 .is_whole = strcmp(kind, "whole") == 0,
-                .is_only_here = get_number(r, "only_here", 10) != 0,
                 .sets_mode = get_number(r, "sets_mode", 10) != 0,
                 .mode = (mode_t)get_number(r, "mode", 8) & 07777,
                 .mtime = get_time(r, "mtime"),
@@ -134,6 +138,9 @@ static int read_record(int dir, uint64_t id, struct dirty_found *ret)
         ret->record.base.st_ino = (ino_t)get_number(r, "base_ino", 10);
         ret->record.base.st_mtim = get_time(r, "base_mtime");
         ret->record.base.st_ctim = get_time(r, "base_ctime");
+        ret->record.version_size = get_number(r, "version_size", 10);
+        if (!record_get(r, "version_size")) /* of an earlier release: it can't be compared */
+                ret->record.base.st_mtim = (struct timespec){0};
         return 0;
 }
 
@@ -208,12 +215,51 @@ int dirty_log_base(int dir, uint64_t id, uint64_t base_size)
         return append(dir, id, &(struct extent){base_size, BASE_SIZE}, 1);
 }
 
+/* The i-th of those that are kept, as entries. */
+static void fill_try(const struct dirty_tries *tries, unsigned i, struct extent to[3])
+{
+        const struct dirty_try *t = &tries->at[i % DIRTY_TRIES];
+        bool is_cut = tries->is_cut && i + 1 == tries->count;
+
+        to[0] = (struct extent){t->size, TRY_SIZE};
+        to[1] = (struct extent){(uint64_t)t->mtime.tv_sec, TRY_SECONDS};
+        to[2] = (struct extent){(uint64_t)t->mtime.tv_nsec | (is_cut ? TRY_IN_PLACE : 0), TRY_NS};
+}
+
+int dirty_log_try(int dir, uint64_t id, const struct dirty_tries *tries)
+{
+        struct extent entries[3];
+
+        fill_try(tries, tries->count - 1, entries);
+        return append(dir, id, entries, 3);
+}
+
+/* Those that are kept, oldest first: how many entries. */
+static size_t fill_tries(const struct dirty_tries *tries, struct extent to[3 * DIRTY_TRIES])
+{
+        unsigned first = tries->count > DIRTY_TRIES ? tries->count - DIRTY_TRIES : 0;
+        size_t n = 0;
+
+        for (unsigned i = first; i < tries->count; i++, n += 3)
+                fill_try(tries, i, to + n);
+        return n;
+}
+
+int dirty_log_tries(int dir, uint64_t id, const struct dirty_tries *tries)
+{
+        struct extent entries[3 * DIRTY_TRIES];
+        size_t count = fill_tries(tries, entries);
+
+        return count > 0 ? append(dir, id, entries, count) : 0;
+}
+
 int dirty_log_anew(int dir, uint64_t id, const struct dirty_parts *parts)
 {
         const struct extents *dirty = &parts->dirty;
         struct extent sizes[3] = {{parts->base_size, BASE_SIZE},
                                   {parts->size, IS_SIZE},
                                   {parts->size, parts->sets_size ? NEW_SIZE : IS_SIZE}};
+        struct extent tries[3 * DIRTY_TRIES];
         char name[SPOOL_NAME_SIZE], fresh[SPOOL_NAME_SIZE];
         _cleanup_(closep) int fd = -1;
         int r;
@@ -226,6 +272,8 @@ int dirty_log_anew(int dir, uint64_t id, const struct dirty_parts *parts)
         r = file_write_all(fd, sizes, sizeof(sizes));
         if (r == 0)
                 r = file_write_all(fd, dirty->at, dirty->count * sizeof(*dirty->at));
+        if (r == 0)
+                r = file_write_all(fd, tries, fill_tries(&parts->tries, tries) * sizeof(*tries));
         if (r == 0 && renameat(dir, fresh, dir, name) < 0)
                 r = -errno;
         if (r < 0)
@@ -233,11 +281,34 @@ int dirty_log_anew(int dir, uint64_t id, const struct dirty_parts *parts)
         return r;
 }
 
-static int replay(const struct extent *entries, size_t count, struct dirty_parts *p)
+void dirty_tried(struct dirty_tries *tries, struct dirty_try what, bool is_in_place)
+{
+        tries->at[tries->count++ % DIRTY_TRIES] = what;
+        tries->is_cut = is_in_place;
+}
+
+/* `next` is put together from three entries. True: this is one of them. */
+static bool replay_try(const struct extent *e, struct dirty_try *next, struct dirty_tries *to)
+{
+        switch (e->end) {
+        case TRY_SIZE: next->size = e->start; return true;
+        case TRY_SECONDS: next->mtime.tv_sec = (time_t)e->start; return true;
+        case TRY_NS:
+                next->mtime.tv_nsec = (long)(e->start & (TRY_IN_PLACE - 1));
+                dirty_tried(to, *next, (e->start & TRY_IN_PLACE) != 0);
+                return true;
+        default: return false;
+        }
+}
+
+static int replay(const struct extent *entries, size_t count, struct dirty_try *next,
+                  struct dirty_parts *p)
 {
         int r = 0;
 
         for (size_t i = 0; r == 0 && i < count; i++) {
+                if (replay_try(&entries[i], next, &p->tries))
+                        continue;
                 if (entries[i].end == NEW_SIZE)
                         r = dirty_resized(p, entries[i].start);
                 else if (entries[i].end == IS_SIZE)
@@ -253,6 +324,7 @@ static int replay(const struct extent *entries, size_t count, struct dirty_parts
 static int read_log(int dir, uint64_t id, struct dirty_parts *p)
 {
         struct extent entries[256];
+        struct dirty_try next = {0};
         char name[SPOOL_NAME_SIZE];
         _cleanup_(closep) int fd = -1;
         uint64_t at = 0;
@@ -267,7 +339,7 @@ static int read_log(int dir, uint64_t id, struct dirty_parts *p)
                 n = file_pread_full(fd, entries, sizeof(entries), at);
                 if (n <= 0)
                         return (int)n;
-                r = replay(entries, (size_t)n / sizeof(*entries), p);
+                r = replay(entries, (size_t)n / sizeof(*entries), &next, p);
                 at += (size_t)n;
         }
         return r;
@@ -293,8 +365,10 @@ static int measure(int dir, struct dirty_found *f)
         if (f->record.mtime.tv_sec == 0 && f->record.mtime.tv_nsec == 0)
                 f->record.mtime = st.st_mtim;
         if (f->record.is_whole) {
+                int r = read_log(dir, f->id, &f->parts); /* what was tried */
+
                 f->parts.size = (uint64_t)st.st_size;
-                return extents_add(&f->parts.dirty, 0, f->parts.size);
+                return r == 0 ? extents_add(&f->parts.dirty, 0, f->parts.size) : r;
         }
         f->parts.size = f->parts.base_size = (uint64_t)f->record.base.st_size;
         return read_log(dir, f->id, &f->parts);

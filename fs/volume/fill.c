@@ -10,22 +10,32 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fs/volume/conflict.h"
 #include "fs/volume/journal.h"
-#include "fs/worker.h"
+#include "fs/volume/meta.h"
 #include "transport/base/cleanup.h"
+#include "transport/base/worker.h"
 
-#define PART_MAX ((uint64_t)2 * 1024 * 1024) /* a single read */
+#define PART_MAX ((uint64_t)4 * 1024 * 1024) /* a single read */
 #define BLOCK_NEAR ((uint64_t)4096)
 #define BLOCK_FAR ((uint64_t)128 * 1024)
 #define SMALL_CALL ((uint64_t)128 * 1024) /* takes about a round trip */
-#define KEEP_AROUND ((uint64_t)16 * 1024 * 1024) /* of an open file larger than the spool */
 #define KEEP_WHOLE ((uint64_t)8 * 1024 * 1024) /* a removed file up to here is fetched before */
 #define SEEN_NS (20 * NS_PER_MS) /* how long small reads need no look at the file after one */
 #define SEEN_MAX ((uint64_t)16 * 1024)
 #define TRIES 8
+#define OPENINGS 3 /* whose answer our own changes overtook */
 #define TRIES_STRICT 3 /* then bytes are taken that may be a moment older than their attributes */
 
 /* ---- the handle there ---- */
+
+/* An answer was about another file: this one has lost its path, or had another one then. */
+static int lost_error(struct content *x)
+{
+        _cleanup_(freep) char *path = NULL;
+
+        return cached_content_path(x->s->c, x, &path) < 0 ? -ESTALE : -EAGAIN;
+}
 
 void content_let_remote_go(struct content *x)
 {
@@ -38,14 +48,17 @@ void content_let_remote_go(struct content *x)
         x->is_remote_lost = false;
 }
 
-/* Open it, without the lock. The path is of now; a file that was removed has none. */
+/*
+ * Open it, without the lock. The path is of now; a file that was removed has none, and one that was
+ * replaced isn't what is opened by it. -EAGAIN: nor is it, yet it has a path.
+ */
 static int open_remote(struct content *x, struct call *call, struct box *box) REQUIRES(x->lock)
 {
         struct cached *c = x->s->c;
         struct known k = {.epoch = volume_epoch(&c->v), .sent_ns = clock_mono_ns()};
         _cleanup_(freep) char *path = NULL;
         struct box_file *remote = NULL;
-        bool is_news = false;
+        bool is_news = false, is_its = false;
         int r;
 
         x->is_opening = true;
@@ -55,8 +68,11 @@ static int open_remote(struct content *x, struct call *call, struct box *box) RE
                 r = box_file_open(box, call, path, &remote, &k.st);
         if (r == 0) {
                 contents_measured(x->s, clock_mono_ns() - k.sent_ns);
-                cached_told(c, x, &k.st, k.sent_ns, k.epoch, false);
+                is_its = cached_told(c, x, &k.st, k.sent_ns, k.epoch, false);
+                r = is_its ? 0 : lost_error(x);
         }
+        if (!is_its)
+                box_file_close(remote); /* doesn't wait */
         content_lock(x);
         x->is_opening = false;
         cond_broadcast(&x->changed);
@@ -67,6 +83,7 @@ static int open_remote(struct content *x, struct call *call, struct box *box) RE
                 is_news = content_adopt(x, &k, false);
         }
         x->remote = remote;
+        x->remote_ino = k.st.st_ino;
         x->is_remote_lost = false;
         if (is_news) {
                 content_unlock(x);
@@ -79,6 +96,7 @@ static int open_remote(struct content *x, struct call *call, struct box *box) RE
 /* The handle, in use until put_remote. */
 static int get_remote(struct content *x, struct call *call, struct box *box) REQUIRES(x->lock)
 {
+        unsigned tries = 0;
         int r = 0;
 
         while (r == 0) {
@@ -93,6 +111,8 @@ static int get_remote(struct content *x, struct call *call, struct box *box) REQ
                         r = content_wait(x, call);
                 else
                         r = open_remote(x, call, box);
+                if (r == -EAGAIN)
+                        r = ++tries < OPENINGS ? 0 : -ESTALE;
         }
         if (r == 0)
                 x->remote_uses++;
@@ -112,16 +132,25 @@ static void put_remote(struct content *x) REQUIRES(x->lock)
 static void keep_around(struct content *x, uint64_t start, uint64_t end) REQUIRES(x->lock)
 {
         struct spool *spool = &x->s->spool;
-        uint64_t low = start > KEEP_AROUND ? start - KEEP_AROUND : 0, high = end + KEEP_AROUND;
+        uint64_t around = spool_around(spool);
+        uint64_t low = start > around ? start - around : 0, high = end + around;
 
-        if (atomic_load(&spool->disk) <= spool->disk_max || x->kind != CONTENT_CLEAN ||
-            x->is_removed || x->blob->counted <= KEEP_AROUND * 4)
+        if (atomic_load(&spool->disk) <= spool_limit(spool) || x->kind != CONTENT_CLEAN ||
+            x->is_removed || x->blob->counted <= around * 4)
                 return;
         /* Noted as absent first: should that fail, all stays. */
         if (extents_remove(&x->present, 0, low) == 0)
                 (void)blob_zero(spool, x->blob, 0, low); /* else it only takes room */
         if (extents_remove(&x->present, high, UINT64_MAX) == 0)
                 (void)blob_zero(spool, x->blob, high, UINT64_MAX); /* likewise */
+}
+
+/* Bytes that the sandbox has leave the last of the disk to those that it hasn't. */
+static bool has_room(const struct content *x, uint64_t end) REQUIRES(x->lock)
+{
+        if (x->kind != CONTENT_CLEAN || x->is_removed || (x->blob->id == 0 && end <= SPOOL_SMALL))
+                return true;
+        return !spool_is_short(&x->s->spool);
 }
 
 /* Put bytes where there are none yet. */
@@ -135,12 +164,17 @@ static int insert(struct content *x, const char *data, uint64_t start, uint64_t 
 
         if (end > x->parts.size)
                 end = x->parts.size;
+        if (!has_room(x, end))
+                return -ENOSPC;
         while (r == 0 && extents_gap(&x->present, at, end, &gap)) {
                 r = blob_write(spool, x->blob, data + (gap.start - start),
                                (size_t)(gap.end - gap.start), gap.start);
                 if (r == 0)
                         r = extents_add(&x->present, gap.start, gap.end);
+                else
+                        (void)blob_zero(spool, x->blob, gap.start, gap.end); /* only takes room */
                 at = gap.end;
+                content_drop_doubted(x);
         }
         keep_around(x, start, end);
         blob_count(spool, x->blob, extents_bytes(&x->present));
@@ -154,6 +188,7 @@ static void add_fetch(struct content *x, struct content_fetch *f, uint64_t start
 {
         f->start = start;
         f->end = end;
+        f->into = NULL;
         list_add_tail(&x->fetches, &f->of_content);
 }
 
@@ -174,25 +209,40 @@ static bool is_just_seen(const struct content *x, uint64_t size) REQUIRES(x->loc
                x->seen_epoch == volume_epoch(&x->s->c->v) && x->seen_ns + SEEN_NS > clock_mono_ns();
 }
 
-static int take_unseen(struct content *x, const struct content_fetch *f, const char *data,
-                       ssize_t n) REQUIRES(x->lock)
+/* `n` bytes for the part `f`. */
+static int take_bytes(struct content *x, struct content_fetch *f, const char *data, size_t n)
+        REQUIRES(x->lock)
+{
+        if (!f->into)
+                return insert(x, data, f->start, f->start + n);
+        memcpy(f->into, data, n);
+        f->got = n;
+        return 0;
+}
+
+static int take_unseen(struct content *x, struct content_fetch *f, const char *data, ssize_t n)
+        REQUIRES(x->lock)
 {
         if ((uint64_t)n == f->end - f->start && x->kind == CONTENT_CLEAN)
-                return insert(x, data, f->start, f->end);
+                return take_bytes(x, f, data, (size_t)n);
         x->seen_ns = 0;
         return 0;
 }
 
 /* What was read, with the attributes after it. 0 also when it has to be read again. */
-static int take_part(struct content *x, const struct content_fetch *f, const char *data, ssize_t n,
+static int take_part(struct content *x, struct content_fetch *f, const char *data, ssize_t n,
                      const struct known *k, bool is_strict) REQUIRES(x->lock)
 {
         struct known now = {.st = k->st, .epoch = k->epoch};
         unsigned generation = x->generation;
         bool was_lost = x->is_remote_lost, is_news;
 
+        if (x->remote_ino != 0 && k->st.st_ino != 0 && x->remote_ino != k->st.st_ino) {
+                x->is_remote_lost = true; /* a service without handles: it read by the path */
+                return -ESTALE;
+        }
         if (x->is_removed) /* by name there may be another file; the handle is ours */
-                return insert(x, data, f->start, f->start + (uint64_t)n);
+                return take_bytes(x, f, data, (size_t)n);
         is_news = !content_is_outdated(x, k->sent_ns) && content_adopt(x, &now, false);
         x->is_remote_lost = was_lost; /* it is the handle that told */
         if (is_news) {
@@ -200,8 +250,9 @@ static int take_part(struct content *x, const struct content_fetch *f, const cha
                 content_tell_kernel(x);
                 content_lock(x);
         }
-        if (x->kind == CONTENT_WHOLE || (is_strict && x->generation != generation))
+        if (x->kind == CONTENT_WHOLE || x->is_torn || (is_strict && x->generation != generation))
                 return 0;
+        conflict_seen(x, &k->st, k->sent_ns, k->epoch);
         if (x->generation == generation) {
                 x->seen_ns = k->sent_ns;
                 x->seen_epoch = k->epoch;
@@ -209,7 +260,7 @@ static int take_part(struct content *x, const struct content_fetch *f, const cha
         }
         if (x->present.count == 0)
                 content_note_data(x, k->sent_ns, k->epoch);
-        return insert(x, data, f->start, f->start + (uint64_t)n);
+        return take_bytes(x, f, data, (size_t)n);
 }
 
 /* Read the part that `f` stands for; it is ended by the caller. */
@@ -243,7 +294,8 @@ static int run_part(struct content *x, struct call *call, struct content_fetch *
                 if (n >= 0 && !is_unseen && !S_ISREG(k.st.st_mode))
                         n = -EPROTO;
                 if (n >= 0 && !is_unseen)
-                        cached_told(c, x, &k.st, k.sent_ns, k.epoch, false);
+                        (void)cached_told(c, x, &k.st, k.sent_ns, k.epoch,
+                                          false); /* what a handle is of, it stays */
                 content_lock(x);
                 if (n == -ESTALE)
                         x->is_remote_lost = true;
@@ -321,7 +373,7 @@ struct small_fetch {
         struct content **xs; /* those that are asked for, by the index of their path */
         struct content_fetch **fetches;
         uint64_t sent_ns, epoch;
-        int first_error; /* of the first one */
+        int first_error; /* of the first one; -ESTALE: another file has its path */
 };
 
 static void take_small(struct small_fetch *w, struct content *x, struct content_fetch *f,
@@ -331,8 +383,8 @@ static void take_small(struct small_fetch *w, struct content *x, struct content_
 
         content_lock(x);
         is_news = !content_is_outdated(x, w->sent_ns) && content_adopt(x, k, false);
-        if (x->kind != CONTENT_WHOLE && !x->is_removed && data && size == (uint64_t)k->st.st_size &&
-            x->version.st_size == k->st.st_size) {
+        if (x->kind != CONTENT_WHOLE && !x->is_removed && !x->is_torn && data &&
+            size == (uint64_t)k->st.st_size && x->version.st_size == k->st.st_size) {
                 if (x->present.count == 0)
                         content_note_data(x, w->sent_ns, w->epoch);
                 (void)insert(x, data, 0, size); /* what isn't there is fetched again */
@@ -341,6 +393,17 @@ static void take_small(struct small_fetch *w, struct content *x, struct content_
         content_unlock(x);
         if (is_news)
                 content_tell_kernel(x);
+}
+
+static void end_all(struct content **xs, struct content_fetch **fetches, size_t count)
+{
+        for (size_t i = 0; i < count; i++) {
+                if (!fetches[i])
+                        continue;
+                content_lock(xs[i]);
+                end_fetch(xs[i], fetches[i]);
+                content_unlock(xs[i]);
+        }
 }
 
 static int on_small(struct file_sink *to, size_t index, int error, const struct stat *st,
@@ -356,28 +419,22 @@ static int on_small(struct file_sink *to, size_t index, int error, const struct 
                 w->first_error = error;
         if ((error == 0 || error == -EFBIG) && st && S_ISREG(st->st_mode)) {
                 k.st = *st;
-                cached_told(w->s->c, x, st, w->sent_ns, w->epoch, false);
-                take_small(w, x, w->fetches[index], &k, error == 0 ? data : NULL, size);
+                if (cached_told(w->s->c, x, st, w->sent_ns, w->epoch, false)) {
+                        take_small(w, x, w->fetches[index], &k, error == 0 ? data : NULL, size);
+                } else {
+                        if (index == 0)
+                                w->first_error = lost_error(x); /* -EAGAIN: is tried again */
+                        if (error == 0 && data && size == (uint64_t)st->st_size)
+                                spares_keep(&w->s->spares, st, data, w->sent_ns, w->epoch);
+                        end_all(&x, &w->fetches[index], 1);
+                }
         } else {
                 if (error == -ENOENT || error == -EINVAL || error == -ENOTDIR)
                         cached_untold(w->s->c, x);
-                content_lock(x);
-                end_fetch(x, w->fetches[index]);
-                content_unlock(x);
+                end_all(&x, &w->fetches[index], 1);
         }
         w->fetches[index] = NULL;
         return 0;
-}
-
-static void end_all(struct content **xs, struct content_fetch **fetches, size_t count)
-{
-        for (size_t i = 0; i < count; i++) {
-                if (!fetches[i])
-                        continue;
-                content_lock(xs[i]);
-                end_fetch(xs[i], fetches[i]);
-                content_unlock(xs[i]);
-        }
 }
 
 /* Paths of those that still have one, packed to the front beside their contents. */
@@ -455,11 +512,66 @@ int contents_fetch(struct contents *s, struct call *call, struct content **xs,
         return r;
 }
 
+/* It came just now, when another file was asked for (spare.h). */
+static bool take_spare(struct content *x, struct content_fetch *f) REQUIRES(x->lock)
+{
+        struct contents *s = x->s;
+        uint64_t epoch = volume_epoch(&s->c->v), ttl_ns = s->c->config.attr_ttl_ns,
+                 now_ns = clock_mono_ns(), sent_ns = 0;
+        _cleanup_(freep) char *data = spares_take(
+                &s->spares, &x->version, now_ns > ttl_ns ? now_ns - ttl_ns : 0, epoch, &sent_ns);
+
+        if (!data || x->is_torn)
+                return false;
+        content_note_data(x, sent_ns, epoch);
+        if (insert(x, data, 0, (uint64_t)x->version.st_size) < 0)
+                return false;
+        end_fetch(x, f);
+        return true;
+}
+
+struct spare_fetch {
+        struct file_sink sink; /* first */
+        struct contents *s;
+        const char *path;
+        uint64_t sent_ns, epoch;
+};
+
+static int on_spare(struct file_sink *to, size_t index, int error, const struct stat *st,
+                    const void *data, size_t size)
+{
+        struct spare_fetch *w = (struct spare_fetch *)(void *)to; /* its head */
+        const struct meta_source source = {.sent_ns = w->sent_ns, .epoch = w->epoch};
+
+        (void)index;
+        if (error != 0 || !st || !data || !S_ISREG(st->st_mode) || size != (uint64_t)st->st_size)
+                return 0;
+        spares_keep(&w->s->spares, st, data, w->sent_ns, w->epoch);
+        return meta_put(w->s->c->meta, w->path, &source, st, NULL);
+}
+
+void contents_fetch_spare(struct contents *s, struct call *call, const char *path)
+{
+        struct spare_fetch w = {.sink = {.file = on_spare, .are_regular = true},
+                                .s = s,
+                                .path = path,
+                                .sent_ns = clock_mono_ns(),
+                                .epoch = volume_epoch(&s->c->v)};
+        struct box *box;
+
+        if (cached_enter(s->c, call, NULL, &box) < 0)
+                return;
+        (void)box_fetch(box, call, &path, 1, CONTENT_SMALL, &w.sink); /* best effort */
+        cached_leave(s->c, box);
+}
+
 static int fill_small(struct content *x, struct call *call, struct content_fetch *f)
         REQUIRES(x->lock)
 {
         int r;
 
+        if (take_spare(x, f))
+                return 0;
         content_unlock(x);
         r = contents_fetch(x->s, call, &x, f, 1);
         content_lock(x);
@@ -508,6 +620,10 @@ int content_fill(struct content *x, struct call *call, uint64_t start, uint64_t 
                 if (gap.start > from)
                         tries = 0; /* it goes on */
                 from = gap.start;
+                if (x->is_torn)
+                        return call_fail(call, -ESTALE, "it was changed in the sandbox meanwhile");
+                if (!has_room(x, x->parts.size))
+                        return -ENOSPC;
                 if (is_coming(x, gap.start)) {
                         r = content_wait(x, call);
                         continue;
@@ -518,6 +634,8 @@ int content_fill(struct content *x, struct call *call, uint64_t start, uint64_t 
                         r = fill_small(x, call, &f);
                 else
                         r = fill_part(x, call, gap, tries <= TRIES_STRICT);
+                if (r == -ESTALE && content_take_doubted(x))
+                        r = 0;
         }
         return r;
 }
@@ -527,8 +645,50 @@ int content_fill_all(struct content *x, struct call *call)
         return content_fill(x, call, 0, UINT64_MAX);
 }
 
+/* Some of [start, end), from what is present or without being kept. Count; 0: try again. */
+static ssize_t read_through(struct content *x, struct call *call, char *data, uint64_t start,
+                            uint64_t end, bool is_strict) REQUIRES(x->lock)
+{
+        struct content_fetch f = {.into = data};
+        struct extent gap = {end, end};
+        int r;
+
+        if (extents_gap(&x->present, start, end, &gap) && gap.start == start) {
+                f.start = gap.start;
+                f.end = gap.end;
+                r = run_part(x, call, &f, is_strict);
+                return r < 0 ? r : (ssize_t)f.got;
+        }
+        r = blob_read(&x->s->spool, x->blob, data, (size_t)(gap.start - start), start);
+        return r < 0 ? r : (ssize_t)(gap.start - start);
+}
+
+/* All of [start, end) of one version. Count or -errno; 0: there came another one. */
+static ssize_t read_all_through(struct content *x, struct call *call, char *data, uint64_t start,
+                                uint64_t end) REQUIRES(x->lock)
+{
+        unsigned generation = x->generation, tries = 0;
+        uint64_t at = start;
+
+        while (at < end) {
+                ssize_t n =
+                        read_through(x, call, data + (at - start), at, end, tries < TRIES_STRICT);
+
+                if (n < 0)
+                        return n;
+                if (x->generation != generation || end > x->parts.size)
+                        return 0;
+                if (n == 0 && ++tries > TRIES)
+                        return -EIO; /* as content_fill */
+                at += (uint64_t)n;
+        }
+        return (ssize_t)(end - start);
+}
+
 ssize_t content_read(struct content *x, struct call *call, void *data, size_t size, uint64_t offset)
 {
+        bool has_made_room = false;
+
         for (;;) {
                 uint64_t end = x->parts.size;
                 int r;
@@ -538,6 +698,17 @@ ssize_t content_read(struct content *x, struct call *call, void *data, size_t si
                 if (size < end - offset)
                         end = offset + size;
                 r = content_fill(x, call, offset, end);
+                if (!has_made_room && content_make_room(x, r)) {
+                        has_made_room = true;
+                        continue;
+                }
+                if (spool_is_full(r)) {
+                        ssize_t n = read_all_through(x, call, data, offset, end);
+
+                        if (n != 0)
+                                return n;
+                        continue;
+                }
                 if (r < 0)
                         return r;
                 if (end > x->parts.size || !extents_cover(&x->present, offset, end))
@@ -569,8 +740,11 @@ int content_keep_remote(struct content *x, struct call *call)
 
 int content_keep(struct content *x, struct call *call)
 {
-        return x->parts.size <= KEEP_WHOLE ? content_fill_all(x, call)
-                                           : content_keep_remote(x, call);
+        bool is_small =
+                x->parts.size <= KEEP_WHOLE && x->parts.size <= 4 * spool_around(&x->s->spool);
+        int r = is_small ? content_fill_all(x, call) : -ENOSPC;
+
+        return spool_is_full(r) ? content_keep_remote(x, call) : r;
 }
 
 /* ---- in the background ---- */

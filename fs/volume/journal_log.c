@@ -13,6 +13,7 @@
 #include "transport/base/buf.h"
 #include "transport/base/cleanup.h"
 #include "transport/base/file.h"
+#include "transport/base/hash.h"
 
 #define NAME "journal"
 #define NAME_ANEW "journal.new"
@@ -20,14 +21,14 @@
 #define BUF_MAX ((size_t)256 * 1024 * 1024)
 #define TEXT_MAX ((uint32_t)65536)
 
-enum row_kind { ROW_CHANGE = 1, ROW_END, ROW_REFUSAL };
+enum row_kind { ROW_CHANGE = 1, ROW_END, ROW_REFUSAL, ROW_GONE };
 
 /* In front of each record's two strings. Of this machine, for this machine. */
 struct row {
         uint32_t size; /* of all that follows `check` */
         uint32_t check;
         uint64_t seq, record;
-        int64_t atime, mtime;
+        int64_t atime, mtime; /* atime: the number of what has one */
         uint32_t atime_ns, mtime_ns;
         uint32_t kind, change, flags, what, mode;
         int32_t error;
@@ -55,22 +56,13 @@ void waiting_free(struct waiting *w)
         free(w);
 }
 
-static uint32_t mix(uint32_t h, const void *data, size_t size)
-{
-        const unsigned char *p = data;
-
-        for (size_t i = 0; i < size; i++)
-                h = (h ^ p[i]) * UINT32_C(16777619);
-        return h;
-}
-
 static uint32_t check_of(const struct row *row, const char *path, const char *to)
 {
-        uint32_t h = mix(UINT32_C(2166136261), (const char *)row + CHECKED_FROM,
-                         sizeof(*row) - CHECKED_FROM);
+        uint32_t h =
+                hash32(HASH32_START, (const char *)row + CHECKED_FROM, sizeof(*row) - CHECKED_FROM);
 
-        h = mix(h, path, row->path_size);
-        return mix(h, to, row->to_size);
+        h = hash32(h, path, row->path_size);
+        return hash32(h, to, row->to_size);
 }
 
 /* ---- writing ---- */
@@ -91,11 +83,17 @@ static void add_row(struct journal_log *l, struct row row, const char *path, con
         l->is_short = true;
 }
 
+/* It sets no time of access. */
+static bool has_number(enum change_kind kind)
+{
+        return kind == CHANGE_STORE || kind == CHANGE_MKDIR;
+}
+
 void journal_log_change(struct journal_log *l, const struct waiting *w)
 {
         struct row row = {.seq = w->seq,
                           .record = w->record,
-                          .atime = w->atime.tv_sec,
+                          .atime = has_number(w->kind) ? (int64_t)w->number : w->atime.tv_sec,
                           .mtime = w->mtime.tv_sec,
                           .atime_ns = (uint32_t)w->atime.tv_nsec,
                           .mtime_ns = (uint32_t)w->mtime.tv_nsec,
@@ -118,6 +116,11 @@ void journal_log_refusal(struct journal_log *l, const struct waiting *w)
 {
         add_row(l, (struct row){.kind = ROW_REFUSAL, .seq = w->seq, .error = w->error}, w->sentence,
                 NULL);
+}
+
+void journal_log_gone(struct journal_log *l, uint64_t record)
+{
+        add_row(l, (struct row){.kind = ROW_GONE, .record = record}, NULL, NULL);
 }
 
 int journal_log_append(struct journal_log *l)
@@ -215,6 +218,10 @@ static struct waiting *waiting_of(const struct row *row, char **path, char **to)
                               .record = row->record,
                               .creates = row->creates != 0,
                               .may_be_done = true};
+        if (has_number(w->kind)) {
+                w->number = (uint64_t)row->atime;
+                w->atime = (struct timespec){0};
+        }
         *path = *to = NULL;
         return w;
 }
@@ -231,6 +238,7 @@ static int give(struct journal_log_reader *to, const struct row *row, char **pat
                 return w ? to->change(to, w) : -ENOMEM;
         case ROW_END: to->end(to, row->seq); return 0;
         case ROW_REFUSAL: to->refusal(to, row->seq, row->error, *path); return 0;
+        case ROW_GONE: to->gone(to, row->record); return 0;
         default: return 0;
         }
 }
@@ -316,9 +324,14 @@ static void pass_refusal(struct journal_log_reader *to, uint64_t seq, int error,
         (void)to, (void)seq, (void)error, (void)sentence;
 }
 
+static void pass_gone(struct journal_log_reader *to, uint64_t record)
+{
+        (void)to, (void)record;
+}
+
 bool journal_log_any(int dir)
 {
-        struct any any = {.head = {count_change, count_end, pass_refusal}};
+        struct any any = {.head = {count_change, count_end, pass_refusal, pass_gone}};
         struct journal_log *l = NULL;
         bool is_any;
 

@@ -5,7 +5,8 @@
  * Record:  size and checksum, 4 bytes each, of what follows: a kind, numbers, two strings. What was
  *          only half written is at the end, and ends the reading. One append is one write(2), which
  *          kill -9 does not divide.
- * Kinds:   a change; the end of one; its refusal. Numbers rise for ever.
+ * Kinds:   a change; the end of one; its refusal; the end of a content's record, whose file is
+ *          removed after the append. Numbers rise for ever.
  * Size:    an empty queue empties the file; where most of a large one has ended it is written anew.
  */
 #pragma once
@@ -24,6 +25,7 @@ void journal_log_close(struct journal_log *l); /* accepts NULL */
 void journal_log_change(struct journal_log *l, const struct waiting *w);
 void journal_log_end(struct journal_log *l, uint64_t seq);
 void journal_log_refusal(struct journal_log *l, const struct waiting *w);
+void journal_log_gone(struct journal_log *l, uint64_t record);
 /* Carry it out. 0 or -errno (-ENOSPC): then none of them is there. */
 int journal_log_append(struct journal_log *l);
 /* Nothing waits: the file is emptied. */
@@ -39,6 +41,7 @@ struct journal_log_reader {
         void (*end)(struct journal_log_reader *to, uint64_t seq);
         void (*refusal)(struct journal_log_reader *to, uint64_t seq, int error,
                         const char *sentence);
+        void (*gone)(struct journal_log_reader *to, uint64_t record);
 };
 int journal_log_read(struct journal_log *l, struct journal_log_reader *to);
 bool journal_log_any(int dir);

@@ -87,9 +87,13 @@ static bool fill_absent(struct meta *m, const char *path, struct meta_fact *ret)
                 };
                 return e->sent_ns != 0;
         }
+        use(m, e);
+        if ((e->kept & KEPT_THERE) != 0) {
+                *ret = (struct meta_fact){.is_pinned = true, .k = {.epoch = e->epoch}};
+                return true;
+        }
         if (e->listed_ns == 0)
                 return false;
-        use(m, e);
         *ret = (struct meta_fact){
                 .was_quiet = (e->flags & LISTED_QUIET) != 0,
                 .batch = e->batch,
@@ -136,6 +140,7 @@ bool meta_get_dir(struct meta *m, const char *path, struct meta_dir *ret)
                         .id = tree_id(m, slot),
                         .is_listed = e->listed_ns != 0,
                         .is_huge = (e->flags & IS_HUGE) != 0,
+                        .is_kept = (e->kept & KEPT_THERE) != 0,
                         .was_quiet = (e->flags & LISTED_QUIET) != 0,
                         .batch = e->listed_batch,
                         .count = e->count,
@@ -280,9 +285,10 @@ static void keep_times(struct meta *m, uint32_t dir, const struct meta_source *s
         e->set_ns = now_ns;
 }
 
-void meta_told(struct meta *m, const struct content_head *x, const struct meta_source *source,
+bool meta_told(struct meta *m, const struct content_head *x, const struct meta_source *source,
                const struct stat *st, uint64_t ours_ns)
 {
+        bool is_its = false;
         uint32_t slot;
 
         mutex_lock(&m->lock);
@@ -290,17 +296,21 @@ void meta_told(struct meta *m, const struct content_head *x, const struct meta_s
         if (slot != 0) {
                 struct entry *e = tree_at(m, slot);
 
+                /* What waits to be sent goes to the path, whichever file has it. */
+                is_its = ours_ns != 0 || tree_is_pinned(m, e) || !tree_is_other_file(e, st);
                 if (ours_ns != 0) {
                         tree_learn(m, slot, source, st, NULL, true);
                         tree_note_links(m, e, ours_ns);
                         keep_times(m, e->parent, source, ours_ns);
                         e->set_ns = e->moved_ns = ours_ns; /* it is there by a change of ours */
                 } else if (e->sent_ns <= source->sent_ns && e->set_ns < source->sent_ns &&
-                           e->moved_ns < source->sent_ns) {
+                           e->moved_ns < source->sent_ns &&
+                           !(tree_is_pinned(m, e) && tree_is_other_file(e, st))) {
                         tree_learn(m, slot, source, st, NULL, false);
                 }
         }
         tree_unlock(m);
+        return is_its;
 }
 
 void meta_doubt(struct meta *m, const char *path)

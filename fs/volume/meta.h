@@ -11,6 +11,8 @@
  *          names and attributes which that change was about: `moved_ns` is since when an entry is
  *          here or absent by a change of ours, `set_ns` since when its attributes are ours.
  * Pinned:  an entry whose content is pinned stays, with the directories above, until that is over.
+ * Kept:    so does what was made or removed here and refused by the sandbox, and is a mode shown that
+ *          it has refused, until the next change there, or meta_let.
  * Inodes:  the number shown is the one that the sandbox told first, and stays when a whole file of
  *          ours took its place there, and no other file is shown by it; another one met later is
  *          another file, without the content.
@@ -68,6 +70,7 @@ struct meta_dir {
         uint64_t id;
         bool is_listed;
         bool is_huge; /* a listing of it was cut off */
+        bool is_kept; /* the sandbox has refused it: its names are those that are known */
         bool was_quiet;
         uint16_t batch;
         uint32_t count; /* names in it */
@@ -129,8 +132,11 @@ int meta_put(struct meta *m, const char *path, const struct meta_source *source,
 void meta_put_absent(struct meta *m, const char *path, const struct meta_source *source);
 /* The text of this link. */
 void meta_put_target(struct meta *m, const char *path, const char *target);
-/* New attributes of a content's file; is_ours as cached_told has it, with the present time. */
-void meta_told(struct meta *m, const struct content_head *x, const struct meta_source *source,
+/*
+ * New attributes of a content's file; is_ours as cached_told has it, with the present time. False:
+ * they are another file's, or there is none of the content's any more.
+ */
+bool meta_told(struct meta *m, const struct content_head *x, const struct meta_source *source,
                const struct stat *st, uint64_t ours_ns);
 /* What is known of it must be asked for again; also the names of its directory. */
 void meta_doubt(struct meta *m, const char *path);
@@ -160,6 +166,16 @@ void meta_removed(struct meta *m, const char *path, const struct meta_source *so
 int meta_moved(struct meta *m, const char *path, const char *new_path,
                const struct meta_source *source, const struct stat *st, uint64_t now_ns);
 
+/* ---- changes of ours that were refused, and are shown all the same ---- */
+
+/* What was made there, no regular file; `target` of a link. -ENOMEM: the sandbox's state is shown. */
+int meta_keep_made(struct meta *m, const char *path, const struct meta_source *source,
+                   const struct stat *st, const char *target);
+int meta_keep_removed(struct meta *m, const char *path, const struct meta_source *source);
+void meta_keep_mode(struct meta *m, const char *path, mode_t mode);
+/* No longer: as meta_doubt. */
+void meta_let(struct meta *m, const char *path);
+
 /* ---- contents ---- */
 
 struct content *meta_content(struct meta *m, const char *path);
@@ -169,7 +185,7 @@ void meta_drop_content(struct meta *m, const struct content_head *x);
 void meta_pass_content(struct meta *m, struct content_head *x, const char *path);
 /* Those below a directory, each with a reference; *ret to free. -ENOMEM. */
 int meta_contents_below(struct meta *m, const char *path, struct content ***ret, size_t *ret_count);
-/* Whether something pinned is below. */
+/* Whether something that is only here is below. */
 bool meta_has_pinned(struct meta *m, const char *path);
 
 /* ---- walks ---- */

@@ -35,19 +35,6 @@ static struct stat of_same_file(const struct entry *e, const struct stat *st)
         return same;
 }
 
-/* The entry at `path`, made if there is none. */
-static int take_place(struct meta *m, const char *path, uint32_t *ret) REQUIRES(m->lock)
-{
-        const char *name = tree_base_name(path);
-        uint32_t dir;
-        int r = tree_resolve_making(m, path, tree_dir_size(path), 0, &dir);
-
-        if (r < 0)
-                return r;
-        *ret = tree_find(m, dir, name, strlen(name));
-        return *ret != 0 ? 0 : tree_add(m, dir, name, strlen(name), ret);
-}
-
 int meta_made(struct meta *m, const char *path, const struct meta_source *source,
               const struct stat *st, const char *target, uint64_t now_ns,
               const struct content_head *x)
@@ -56,7 +43,7 @@ int meta_made(struct meta *m, const char *path, const struct meta_source *source
         int r;
 
         mutex_lock(&m->lock);
-        r = take_place(m, path, &slot);
+        r = tree_take_place(m, path, &slot);
         if (r == 0) {
                 struct entry *e = tree_at(m, slot);
 
@@ -67,6 +54,7 @@ int meta_made(struct meta *m, const char *path, const struct meta_source *source
                 if (S_ISDIR(st->st_mode)) { /* nothing is in it */
                         e->listed_ns = source->sent_ns;
                         e->listed_epoch = (uint32_t)source->epoch;
+                        e->flags |= source->was_quiet ? LISTED_QUIET : 0;
                 }
                 if (x && x->entry == 0) {
                         e->content = m->hooks.ref(tree_content(x));
@@ -97,7 +85,7 @@ int meta_linked(struct meta *m, const char *path, const char *new_path,
         int r;
 
         mutex_lock(&m->lock);
-        r = take_place(m, new_path, &slot);
+        r = tree_take_place(m, new_path, &slot);
         if (r == 0) {
                 tree_vanish(m, slot, source);
                 tree_revive(m, slot, 0);
@@ -132,8 +120,10 @@ void meta_set(struct meta *m, const char *path, const struct meta_source *source
             ((tree_at(m, slot)->mode ^ st->st_mode) & S_IFMT) == 0) {
                 struct entry *e = tree_at(m, slot);
 
-                if (is_here)
+                if (is_here) {
                         e->flags &= (uint8_t) ~(TIMES_OURS | TIMES_OPEN);
+                        e->kept &= (uint8_t)~KEPT_MODE;
+                }
                 tree_learn(m, slot, source, st, NULL, false);
                 if (is_here && !S_ISREG(st->st_mode))
                         tree_own_times(e, source);
@@ -168,7 +158,7 @@ void meta_removed(struct meta *m, const char *path, const struct meta_source *so
         uint32_t slot;
 
         mutex_lock(&m->lock);
-        if (take_place(m, path, &slot) == 0) {
+        if (tree_take_place(m, path, &slot) == 0) {
                 tree_note_links(m, tree_at(m, slot), now_ns);
                 tree_vanish(m, slot, source);
                 tree_at(m, slot)->moved_ns = now_ns;
@@ -230,7 +220,7 @@ static int move_locked(struct meta *m, uint32_t slot, const char *path, const ch
 {
         uint64_t id = tree_id(m, slot);
         uint32_t to, old;
-        int r = take_place(m, new_path, &to);
+        int r = tree_take_place(m, new_path, &to);
 
         if (r < 0 || to == slot || tree_slot(m, id) != slot)
                 return r;
@@ -242,7 +232,7 @@ static int move_locked(struct meta *m, uint32_t slot, const char *path, const ch
         touch_dir(m, tree_at(m, to)->parent, source, now_ns);
         touch_dir(m, tree_at(m, slot)->parent, source, now_ns);
         r = move_entry(m, slot, to, now_ns);
-        if (r == 0 && take_place(m, path, &old) == 0) {
+        if (r == 0 && tree_take_place(m, path, &old) == 0) {
                 tree_vanish(m, old, source);
                 tree_at(m, old)->moved_ns = now_ns;
         }
@@ -273,14 +263,14 @@ int meta_moved(struct meta *m, const char *path, const char *new_path,
                 uint32_t to;
 
                 /* Nothing was known of it: what was at the other name isn't true any more. */
-                if (take_place(m, new_path, &to) == 0) {
+                if (tree_take_place(m, new_path, &to) == 0) {
                         tree_vanish(m, to, source);
                         tree_revive(m, to, 0);
                         tree_at(m, to)->moved_ns = now_ns;
                         if (st && tree_is_shown(st))
                                 tree_learn(m, to, source, st, NULL, false);
                 }
-                if (take_place(m, path, &slot) == 0) {
+                if (tree_take_place(m, path, &slot) == 0) {
                         tree_vanish(m, slot, source);
                         tree_at(m, slot)->moved_ns = now_ns;
                 }

@@ -45,7 +45,8 @@ static bool is_near(const struct entry *e, const struct stat *st)
 /*
  * The times of a directory in which we have changed something, and of what we made where only
  * seconds are told, are ours, by our clock, until those that the sandbox tells move on from what
- * they were after that change.
+ * they were after that change. What was told while a command ran may already be of its doing: after
+ * its end they are ours only where the sandbox's are no later.
  */
 static bool keeps_times(struct entry *e, const struct meta_source *source, const struct stat *st)
 {
@@ -53,7 +54,7 @@ static bool keeps_times(struct entry *e, const struct meta_source *source, const
 
         if (keeps && (e->flags & TIMES_OPEN) == 0)
                 keeps = is_told_again(e, st);
-        else if (keeps && e->times_epoch != (uint32_t)source->epoch)
+        if (keeps && e->times_epoch != (uint32_t)source->epoch)
                 keeps = is_near(e, st);
         e->flags &= (uint8_t) ~(keeps ? TIMES_OPEN : TIMES_OPEN | TIMES_OURS);
         e->told_seconds = (uint32_t)st->st_mtim.tv_sec;
@@ -100,7 +101,7 @@ void tree_get_attrs(const struct entry *e, struct stat *st)
 {
         *st = (struct stat){
                 .st_ino = e->ino,
-                .st_mode = e->mode,
+                .st_mode = (e->kept & KEPT_MODE) != 0 ? (e->mode & S_IFMT) | e->kept_mode : e->mode,
                 .st_nlink = e->nlink,
                 .st_size = (off_t)e->size,
                 .st_blocks = (blkcnt_t)e->blocks,
@@ -144,7 +145,7 @@ uint64_t tree_made_up_ino(const struct meta *m, const struct entry *e, uint64_t 
         return (h >> 1) > 1 ? h >> 1 : 2;
 }
 
-static bool is_other_file(const struct entry *e, const struct stat *st)
+bool tree_is_other_file(const struct entry *e, const struct stat *st)
 {
         if (((e->mode ^ st->st_mode) & S_IFMT) != 0)
                 return true;
@@ -174,7 +175,7 @@ static void identify(struct meta *m, uint32_t slot, const struct stat *st, bool 
         struct entry *e = tree_at(m, slot);
         uint64_t before = e->server_ino;
 
-        if (!is_ours && is_other_file(e, st)) {
+        if (!is_ours && tree_is_other_file(e, st)) {
                 tree_lose_content(m, e);
                 tree_lose_number(m, e);
         }
@@ -245,7 +246,8 @@ int tree_merge(struct meta *m, uint32_t parent, const char *name, size_t size,
                 tree_at(m, slot)->flags = 0; /* nobody used it yet */
         }
         e = tree_at(m, slot);
-        if (e->moved_ns >= source->sent_ns || e->sent_ns > source->sent_ns) {
+        if (e->moved_ns >= source->sent_ns || e->sent_ns > source->sent_ns ||
+            (e->kept & (KEPT_THERE | KEPT_ABSENT)) != 0) {
                 e->seen_ns = source->sent_ns;
                 return 0;
         }
@@ -276,6 +278,7 @@ void tree_vanish(struct meta *m, uint32_t slot, const struct meta_source *source
                 tree_at(m, e->parent)->count--;
         e->flags = (uint8_t)(IS_ABSENT | IS_USED | (source->was_quiet ? WAS_QUIET : 0));
         e->mode = 0;
+        e->kept = 0;
         tree_lose_number(m, e);
         e->server_ino = 0;
         e->sent_ns = source->sent_ns;

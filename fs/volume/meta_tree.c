@@ -34,7 +34,8 @@ uint32_t tree_slot(const struct meta *m, uint64_t id) REQUIRES(m->lock)
 
 bool tree_is_pinned(const struct meta *m, const struct entry *e) REQUIRES(m->lock)
 {
-        return e->content && m->hooks.is_pinned(e->content);
+        return (e->kept & (KEPT_THERE | KEPT_ABSENT)) != 0 ||
+               (e->content && m->hooks.is_pinned(e->content));
 }
 
 /* ---- contents that lost their entry ---- */
@@ -311,7 +312,8 @@ static bool evict_from(struct meta *m, uint32_t dir, uint32_t keep, uint64_t now
 
                 if (latest_ns < e->moved_ns)
                         latest_ns = e->moved_ns;
-                if (slot != keep && e->first == 0 && !e->content && latest_ns + KEPT_NS <= now_ns) {
+                if (slot != keep && e->first == 0 && !e->content && e->kept == 0 &&
+                    latest_ns + KEPT_NS <= now_ns) {
                         tree_detach(m, slot);
                         free_entry(m, slot);
                         is_done = true;
@@ -461,6 +463,18 @@ int tree_resolve_making(struct meta *m, const char *path, size_t size, uint64_t 
         }
         *ret = slot;
         return 0;
+}
+
+int tree_take_place(struct meta *m, const char *path, uint32_t *ret) REQUIRES(m->lock)
+{
+        const char *name = tree_base_name(path);
+        uint32_t dir;
+        int r = tree_resolve_making(m, path, tree_dir_size(path), 0, &dir);
+
+        if (r < 0)
+                return r;
+        *ret = tree_find(m, dir, name, strlen(name));
+        return *ret != 0 ? 0 : tree_add(m, dir, name, strlen(name), ret);
 }
 
 size_t tree_dir_size(const char *path)

@@ -29,6 +29,13 @@ enum entry_flag {
         TIMES_OPEN = 1 << 7, /* ... and what it tells next is still of our change */
 };
 
+/* What the sandbox refused, and is shown all the same; cleared by what is done there next. */
+enum entry_kept {
+        KEPT_THERE = 1 << 0, /* ours is here, whatever the sandbox tells */
+        KEPT_ABSENT = 1 << 1, /* ours is that nothing is */
+        KEPT_MODE = 1 << 2, /* kept_mode instead of the one that is told */
+};
+
 struct entry {
         uint32_t parent;
         uint32_t next; /* in its bucket */
@@ -41,6 +48,8 @@ struct entry {
         uint16_t batch, listed_batch;
         uint16_t room; /* bytes at `name` */
         uint8_t flags;
+        uint8_t kept; /* enum entry_kept */
+        uint16_t kept_mode;
         uint64_t sent_ns; /* attributes or absence; 0: not known */
         uint64_t seen_ns; /* the latest listing that named it */
         uint64_t moved_ns;
@@ -161,6 +170,8 @@ void tree_revive(struct meta *m, uint32_t slot, uint32_t mode) REQUIRES(m->lock)
 /* As resolve from the root, but directories that are not known are entered. */
 int tree_resolve_making(struct meta *m, const char *path, size_t size, uint64_t since_ns,
                         uint32_t *ret) REQUIRES(m->lock);
+/* The entry at `path`, made if there is none. */
+int tree_take_place(struct meta *m, const char *path, uint32_t *ret) REQUIRES(m->lock);
 size_t tree_dir_size(const char *path);
 const char *tree_base_name(const char *path);
 char *tree_path(const struct meta *m, uint32_t slot) REQUIRES(m->lock);
@@ -178,6 +189,8 @@ void tree_lose_number(struct meta *m, struct entry *e) REQUIRES(m->lock);
 /* `there`: its number in the sandbox, or 0. */
 uint64_t tree_made_up_ino(const struct meta *m, const struct entry *e, uint64_t there)
         REQUIRES(m->lock);
+/* The numbers, or the kinds, tell that these attributes aren't of this entry's file. */
+bool tree_is_other_file(const struct entry *e, const struct stat *st);
 void tree_learn(struct meta *m, uint32_t slot, const struct meta_source *source,
                 const struct stat *st, const char *target, bool is_ours) REQUIRES(m->lock);
 /* An answer about (parent, name) that isn't about a change of ours. */

@@ -105,12 +105,13 @@ int meta_contents_below(struct meta *m, const char *path, struct content ***ret,
 
 bool meta_has_pinned(struct meta *m, const char *path)
 {
+        bool has = false;
         uint32_t slot;
-        bool has;
 
         mutex_lock(&m->lock);
         slot = tree_seek(m, path);
-        has = slot != 0 && tree_has_pinned(m, slot);
+        for (uint32_t s = slot; slot != 0 && !has && (s = tree_next_below(m, s, slot)) != 0;)
+                has = tree_is_pinned(m, tree_at(m, s)) && (tree_at(m, s)->flags & IS_ABSENT) == 0;
         mutex_unlock(&m->lock);
         return has;
 }

@@ -17,7 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "fs/worker.h"
+#include "transport/base/worker.h"
 
 #define DIRS 64 /* that are watched */
 #define ABOVE_MAX 8 /* directories above a file that count its opens */

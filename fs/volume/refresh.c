@@ -12,15 +12,20 @@
 #include "transport/base/clock.h"
 #include "transport/base/list.h"
 #include "transport/base/lock.h"
+#include "transport/base/path.h"
 
 #define NEAR_NS (2 * NS_PER_S)
 #define SHUNNED_NS (60 * NS_PER_S) /* how long a tree that wasn't worth it is left alone */
 #define SMALL_TREE 256 /* entries that are always worth it */
-#define WORTH_PART 10 /* one in so many must have been used */
+#define WORTH_PART 10 /* one in so many must have been used, */
+#define WORTH_TIMES 2 /* or it must have saved so many times what it took */
+#define MISSED_MIN 16 /* asks below a tree that wasn't worth it, before it is tried again */
 #define LARGE_DIR 64 /* from here on a single file is asked for by itself first */
 #define TOUCHES 32
 #define TICK_NS (20 * NS_PER_MS) /* how often those who wait look */
 #define WAIT_NS (100 * NS_PER_MS) /* how often they see that they were cancelled */
+#define TRIES 3
+#define AT_ONCE_NS (2 * NS_PER_MS)
 
 /* Large, and rarely walked by anything but a walk. Asked for when they are touched themselves. */
 static const char *const dull_names[] = {"node_modules", "objects", NULL};
@@ -32,6 +37,7 @@ struct flight {
         char *into; /* the only directory in it that is entered; NULL: all */
         unsigned depth; /* 0: the file alone */
         uint64_t sent_ns, epoch;
+        uint64_t begin_ns; /* when nothing was left that it had to wait for */
         unsigned refs;
         bool is_done;
         int result;
@@ -45,6 +51,8 @@ struct record {
         bool is_tree;
         uint32_t count;
         uint64_t at_ns, took_ns;
+        uint32_t missed; /* asks for what is in a tree, since */
+        uint64_t missed_ns; /* what they took */
 };
 
 /* A directory that was asked for, or read. */
@@ -68,6 +76,7 @@ struct refresh {
         uint16_t batch GUARDED_BY(lock); /* the latest */
         struct ring asked GUARDED_BY(lock), read GUARDED_BY(lock);
         bool names_base GUARDED_BY(lock); /* listings tell about their own directory */
+        uint64_t ask_ns GUARDED_BY(lock); /* what one file or directory takes, smoothed; 0 */
 };
 
 struct plan {
@@ -112,18 +121,13 @@ static char *above(const char *path)
 /* How many levels `path` is below `top`; -1: it isn't. */
 static int levels_below(const char *path, const char *top)
 {
-        size_t size = strlen(top);
-        int levels = 0;
+        const char *rest = path_rest(path, top);
+        int levels = rest && rest[0] && rest[0] != '/'; /* below "": without its '/' */
 
-        if (strncmp(path, top, size) != 0)
+        if (!rest)
                 return -1;
-        path += size;
-        if (path[0] == '\0')
-                return 0;
-        if (size > 0 && *path++ != '/')
-                return -1;
-        for (levels = 1; *path; path++)
-                levels += *path == '/';
+        for (; *rest; rest++)
+                levels += *rest == '/';
         return levels;
 }
 
@@ -190,10 +194,19 @@ void refresh_note_read(struct refresh *r, const char *path)
 static bool was_worth(struct cached *c, const struct refresh *r, uint16_t batch) REQUIRES(r->lock)
 {
         const struct record *x = &r->records[batch];
+        uint64_t used;
 
         if (x->took_ns > c->config.attr_ttl_ns / 2 && x->took_ns > 100 * NS_PER_MS)
                 return false;
-        return x->count <= SMALL_TREE || meta_batch_used(c->meta, batch) >= x->count / WORTH_PART;
+        used = meta_batch_used(c->meta, batch);
+        return x->count <= SMALL_TREE || used >= x->count / WORTH_PART ||
+               used * r->ask_ns >= WORTH_TIMES * x->took_ns;
+}
+
+/* To ask one by one has cost more since then. */
+static bool is_missed(const struct record *x)
+{
+        return x->missed >= MISSED_MIN && x->missed_ns >= WORTH_TIMES * x->took_ns;
 }
 
 static bool may_list_tree(struct cached *c, const struct refresh *r, const char *path,
@@ -213,7 +226,7 @@ static bool may_list_tree(struct cached *c, const struct refresh *r, const char 
         /* What it has just brought wasn't it: it was cut off, or some names were passed over. */
         if (latest->at_ns + c->config.attr_ttl_ns > now_ns)
                 return false;
-        return was_worth(c, r, (uint16_t)(latest - r->records));
+        return was_worth(c, r, (uint16_t)(latest - r->records)) || is_missed(latest);
 }
 
 /* ---- plans ---- */
@@ -455,19 +468,35 @@ static int add_flight(struct cached *c, struct refresh *r, const struct plan *p,
         return 0;
 }
 
+/* One file or directory: what it took counts against the trees that it is in. */
+static void note_ask(struct refresh *r, const char *path, uint64_t took_ns) REQUIRES(r->lock)
+{
+        r->ask_ns = r->ask_ns == 0 ? took_ns : r->ask_ns - r->ask_ns / 8 + took_ns / 8;
+        for (unsigned i = 0; i < META_BATCHES; i++) {
+                struct record *x = &r->records[i];
+
+                if (!x->path || !x->is_tree || levels_below(path, x->path) < 0)
+                        continue;
+                x->missed++;
+                x->missed_ns += took_ns;
+        }
+}
+
 static void end_flight(struct refresh *r, const struct plan *p, struct flight *f, uint16_t batch,
                        size_t count, int result) REQUIRES(r->lock)
 {
         struct record *x = &r->records[batch];
-        uint64_t now_ns = clock_mono_ns();
+        uint64_t now_ns = clock_mono_ns(), took_ns = f->begin_ns > 0 ? now_ns - f->begin_ns : 0;
 
+        if (result == 0 && took_ns > 0 && p->depth <= 1)
+                note_ask(r, p->path, took_ns);
         if (result == 0 && p->depth > 0 && !x->path) {
                 *x = (struct record){.path = strdup(p->path),
                                      .into = copy(p->into),
                                      .is_tree = p->is_tree,
                                      .count = count < UINT32_MAX ? (uint32_t)count : UINT32_MAX,
                                      .at_ns = now_ns,
-                                     .took_ns = now_ns - f->sent_ns};
+                                     .took_ns = took_ns};
         }
         f->is_done = true;
         f->result = result;
@@ -564,6 +593,30 @@ static bool is_of_place(int r)
                r == -ENAMETOOLONG;
 }
 
+/*
+ * Once, and again where the connection was lost under way. What fails at once is a breaker's word,
+ * or nobody listens there.
+ */
+static int ask_there(struct cached *c, struct box *box, struct call *call, const struct plan *p,
+                     struct meta_source *source, struct flight *f, size_t *ret_count)
+{
+        int r = 0;
+
+        for (unsigned tries = 1; tries <= TRIES; tries++) {
+                uint64_t begin_ns = clock_mono_ns();
+
+                *ret_count = 0;
+                r = p->depth == 0 ? stat_one(c, box, call, p->path, source)
+                                  : list(c, box, call, p, source, f, ret_count);
+                if (r != -EHOSTUNREACH || clock_mono_ns() - begin_ns < AT_ONCE_NS ||
+                    call_check(call) < 0)
+                        break;
+                if (tries < TRIES)
+                        call->sentence[0] = '\0';
+        }
+        return r;
+}
+
 static int carry_out(struct cached *c, struct call *call, const struct plan *p,
                      struct meta_source *source, struct flight *f, size_t *ret_count)
 {
@@ -573,8 +626,8 @@ static int carry_out(struct cached *c, struct call *call, const struct plan *p,
         if (r < 0)
                 return r;
         source->sent_ns = f->sent_ns;
-        r = p->depth == 0 ? stat_one(c, box, call, p->path, source)
-                          : list(c, box, call, p, source, f, ret_count);
+        f->begin_ns = clock_mono_ns();
+        r = ask_there(c, box, call, p, source, f, ret_count);
         cached_leave(c, box);
         if (r == -ENOENT && p->path[0] != '\0') {
                 meta_put_absent(c->meta, p->path, source);

@@ -6,9 +6,9 @@
  * How much:  one directory at its first touch, and the tree of what was asked for in it. Its
  *            parent's whole tree when a second directory below that is asked for within 2 s, or when
  *            both are read, which is what a walk does. The tree of a directory that is read. What
- *            came with a tree is asked for anew with that tree. A tree that was large and hardly
- *            used, or took long, is not asked for again for a minute: then it is directories one at
- *            a time, and for one file in a large directory, that file.
+ *            came with a tree is asked for anew with that tree. A tree that was large and saved
+ *            little, or took long, is not asked for again for a minute, or until to ask for
+ *            directories one at a time, and for one file in a large directory, has cost more.
  * Bounds:    trees are cut off at REFRESH_TREE_MAX entries and REFRESH_DEPTH levels, and don't go
  *            into directories that are known to be large and dull; then these are asked for when
  *            they are touched.

@@ -14,26 +14,30 @@
 #include <string.h>
 
 #include "fs/volume/cached_parts.h"
+#include "fs/volume/conflict.h"
 #include "fs/volume/journal.h"
 #include "fs/volume/refresh.h"
+#include "fs/volume/temps.h"
 #include "fs/volume/upload.h"
-#include "fs/worker.h"
 #include "transport/base/cleanup.h"
 #include "transport/base/log.h"
+#include "transport/base/worker.h"
 
-#define RUN_MAX 512
 #define RUN_BYTES ((uint64_t)8 * 1024 * 1024) /* then it is answered, and who waits sees it move */
 
 /* A run on its way. */
 struct run {
         struct contents *s;
         struct call *call;
-        struct waiting *all[RUN_MAX];
+        struct waiting *all[SEND_RUN_MAX];
         size_t count;
-        struct sending sent[RUN_MAX]; /* of those with content; x NULL: none was begun */
-        struct stat attrs[RUN_MAX]; /* of those, what they are now */
-        int results[RUN_MAX]; /* as journal_note_answers has them */
-        size_t first[RUN_MAX], changes[RUN_MAX]; /* of each, in `change` */
+        struct sending sent[SEND_RUN_MAX]; /* of those with content; x NULL: none was begun */
+        struct stat attrs[SEND_RUN_MAX]; /* of those, what they are now */
+        int results[SEND_RUN_MAX]; /* as journal_note_answers has them */
+        const char *sentences[SEND_RUN_MAX];
+        struct conflict_look *looks; /* owned; NULL: at none */
+        char *conflicts; /* owned: CONFLICT_SENTENCE bytes for each; NULL: none was refused */
+        size_t first[SEND_RUN_MAX], changes[SEND_RUN_MAX]; /* of each, in `change` */
         struct change *change; /* up to SENDING_CHANGES for each */
         size_t change_count;
         uint64_t bytes;
@@ -53,20 +57,22 @@ static bool is_only_here(const struct content *x)
         return atomic_load(&x->is_only_here);
 }
 
-static void set_there(struct content *x)
+static void moved(struct content *x, bool is_there)
 {
-        atomic_store(&x->is_only_here, false);
+        atomic_store(&x->has_no_base, true);
+        atomic_store(&x->is_only_here, !is_there);
 }
 
 /* ---- what is sent ---- */
 
-static void fill_name(const struct waiting *w, struct change *to)
+static void fill_name(const struct waiting *w, struct sending *sent, struct change *to)
 {
         static struct file_source nothing; /* of size 0: never read */
 
         *to = (struct change){.kind = w->kind,
                               .path = w->path,
                               .to = w->to,
+                              .temp = sending_temp(sent, w->number),
                               .flags = w->flags,
                               .what = w->what,
                               .mode = w->mode,
@@ -75,34 +81,67 @@ static void fill_name(const struct waiting *w, struct change *to)
                               .from = w->kind == CHANGE_STORE ? &nothing : NULL};
 }
 
+/* As conflict_settle; what it refuses waits for people. */
+static int settle_conflict(struct run *run, size_t i, struct content *x) REQUIRES(x->lock)
+{
+        char sentence[CONFLICT_SENTENCE];
+        int r = run->looks ? conflict_settle(x, &run->looks[i], sentence) : 0;
+
+        if (r >= 0)
+                return r;
+        x->refused = r;
+        (void)content_account(x); /* told when the run has ended */
+        if (!run->conflicts)
+                run->conflicts = calloc(run->count, CONFLICT_SENTENCE);
+        if (run->conflicts) {
+                run->sentences[i] = run->conflicts + i * CONFLICT_SENTENCE;
+                memcpy(run->conflicts + i * CONFLICT_SENTENCE, sentence, sizeof(sentence));
+        }
+        return r;
+}
+
 /*
  * 0: there is nothing to send; else how many changes, or -errno. A file that somebody has begun to
  * write anew waits for the end of that, unless all there is was asked for.
  */
-static int fill_content(const struct waiting *w, struct sending *sent, struct change *to,
-                        struct call *call)
+static int fill_content(struct run *run, size_t i, struct change *to)
 {
+        const struct waiting *w = run->all[i];
+        struct sending *sent = &run->sent[i];
         struct content *x = w->x;
         int r = 0;
 
         content_lock(x);
         while (r == 0 && x->held > 0)
-                r = content_wait(x, call);
+                r = content_wait(x, run->call);
         if (r == 0 && x->kind != CONTENT_CLEAN && !x->is_removed &&
             (w->is_forced || x->kind != CONTENT_WHOLE || x->writers == 0 ||
              x->changes == w->changes)) {
-                r = sending_begin(x, w->path, sent);
+                r = settle_conflict(run, i, x);
+                if (r >= 0)
+                        r = sending_begin(x, w->path, r > 0, sent);
                 if (r == 0)
                         r = 1;
         }
         content_unlock(x);
-        return r <= 0 ? r : sending_fill(sent, to);
+        return r <= 0 ? r : sending_fill(sent, w->number, to);
+}
+
+/* Likewise; what a later rename needs to be there goes as it is now. */
+static int fill_needed(struct run *run, size_t i, struct change *to)
+{
+        int r = fill_content(run, i, to);
+
+        if (r == 0 && !journal_skip(run->s->journal, run->all[i]))
+                r = fill_content(run, i, to);
+        return r;
 }
 
 static void fill(struct run *run)
 {
         for (size_t i = 0; i < run->count; i++) {
-                const struct waiting *w = run->all[i];
+                struct waiting *w = run->all[i];
+                struct change *to = run->change + run->change_count;
                 int n = 1;
 
                 if (run->bytes >= RUN_BYTES) {
@@ -112,10 +151,9 @@ static void fill(struct run *run)
                 }
 
                 if (w->x)
-                        n = fill_content(w, &run->sent[i], run->change + run->change_count,
-                                         run->call);
+                        n = fill_needed(run, i, to);
                 else
-                        fill_name(w, run->change + run->change_count);
+                        fill_name(w, &run->sent[i], to);
                 run->first[i] = run->change_count;
                 run->changes[i] = n > 0 ? (size_t)n : 0;
                 run->sent[i].error = n < 0 ? n : 0;
@@ -123,6 +161,13 @@ static void fill(struct run *run)
                 run->change_count += run->changes[i];
                 run->bytes += n > 0 && w->x ? run->sent[i].size : 0;
         }
+}
+
+/* Before its change leaves the queue: from then on only the record says where it is. */
+static void note_skipped(const struct waiting *w)
+{
+        if (w->is_skipped && content_is_pinned(w->x) && content_note(w->x) < 0)
+                log_warning("a record of what is being written was not renewed");
 }
 
 /* ---- what came of it ---- */
@@ -155,11 +200,29 @@ static bool is_link_to(struct box *box, struct call *call, const struct waiting 
                strcmp(text, w->to) == 0;
 }
 
-static bool is_directory(struct box *box, struct call *call, const struct waiting *w)
+/* One that was made, by a run that ended before its mode was set, gets that. */
+static bool is_directory(struct journal *j, struct box *box, struct call *call,
+                         const struct waiting *w)
+{
+        struct change set = {
+                .kind = CHANGE_SET, .path = w->path, .what = FILE_SET_MODE, .mode = w->mode};
+        struct stat st;
+
+        if (box_stat(box, call, w->path, &st) < 0 || !S_ISDIR(st.st_mode))
+                return false;
+        if (w->may_be_done && ((st.st_mode ^ w->mode) & 0777) != 0 && !journal_sets_later(j, w))
+                (void)box_apply(box, call, &set, 1); /* it is there, at least */
+        return true;
+}
+
+/* It was made by an earlier run, and removed or moved on by what came behind it in this one. */
+static bool is_gone_again(struct journal *j, struct box *box, struct call *call,
+                          const struct waiting *w)
 {
         struct stat st;
 
-        return box_stat(box, call, w->path, &st) == 0 && S_ISDIR(st.st_mode);
+        return w->may_be_done && journal_is_overtaken(j, w) &&
+               box_stat(box, call, w->path, &st) == -ENOENT;
 }
 
 /* What it is for is so, though it says that it failed. */
@@ -172,8 +235,12 @@ static bool is_so_anyway(struct journal *j, struct box *box, struct call *call,
                 return error == -ENOENT || (w->may_be_done && journal_is_made_later(j, w));
         case CHANGE_SET: return error == -ENOENT;
         case CHANGE_RENAME: return error == -ENOENT && w->may_be_done;
-        case CHANGE_MKDIR: return error == -EEXIST && is_directory(box, call, w);
-        case CHANGE_SYMLINK: return error == -EEXIST && is_link_to(box, call, w);
+        case CHANGE_MKDIR:
+                return error == -EEXIST &&
+                       (is_directory(j, box, call, w) || is_gone_again(j, box, call, w));
+        case CHANGE_SYMLINK:
+                return error == -EEXIST &&
+                       (is_link_to(box, call, w) || is_gone_again(j, box, call, w));
         case CHANGE_STORE:
         case CHANGE_WRITE:
         case CHANGE_LINK: break;
@@ -203,13 +270,14 @@ static int answer_name(const struct run *run, const struct waiting *w, const str
 }
 
 /* No file may be made beside it, but perhaps it can be written itself. */
-static bool may_go_in_place(struct content *x, int error)
+static bool may_go_in_place(const struct sending *sent, int error)
 {
+        struct content *x = sent->x;
         bool may;
 
         content_lock(x);
         may = (error == -EACCES || error == -EPERM) && !x->is_in_place &&
-              !atomic_load(&x->is_only_here) && x->kind == CONTENT_WHOLE;
+              !atomic_load(&x->is_only_here) && sent->is_whole;
         if (may)
                 x->is_in_place = true;
         content_unlock(x);
@@ -229,7 +297,7 @@ static int answer_content(struct run *run, size_t i)
         if (sent->error == 0)
                 sending_answer(sent, changes, run->source.sent_ns, run->source.epoch,
                                &run->attrs[i]);
-        else if (may_go_in_place(x, sent->error))
+        else if (may_go_in_place(sent, sent->error))
                 sent->error = -EINPROGRESS; /* it goes once more, in another way */
         return is_passing(sent->error) ? -EINPROGRESS : sent->error;
 }
@@ -252,13 +320,16 @@ static void end_content(struct run *run, size_t i)
 /* After all of them: the answers to the first may be older than the changes after it. */
 static void note_sent(const struct run *run)
 {
+        bool has_links = false;
+
         for (size_t i = 0; i < run->count; i++) {
-                if (run->all[i]->has_links)
-                        meta_links_sent(run->s->c->meta, clock_mono_ns());
+                has_links |= run->all[i]->has_links;
                 meta_sent(run->s->c->meta, run->all[i]->path, &run->source);
                 if (run->all[i]->to && run->all[i]->kind == CHANGE_RENAME)
                         meta_sent(run->s->c->meta, run->all[i]->to, &run->source);
         }
+        if (has_links)
+                meta_links_sent(run->s->c->meta, clock_mono_ns());
 }
 
 static void tell_refusal(const struct run *run, const struct waiting *w, int error,
@@ -268,41 +339,69 @@ static void tell_refusal(const struct run *run, const struct waiting *w, int err
 
         if (c->box.failed)
                 c->box.failed(c->box.ctx, w->path, error, sentence);
-        if (w->x)
-                return; /* its version stays the one that is shown */
-        meta_doubt(c->meta, w->path);
-        if (w->kind == CHANGE_RENAME)
-                meta_doubt(c->meta, w->to);
+        if (!w->x && !journal_is_overtaken(c->contents->journal, w))
+                refused_show(c, &(struct journal_refused_name){.kind = w->kind,
+                                                               .what = w->what,
+                                                               .mode = w->mode,
+                                                               .path = w->path,
+                                                               .to = w->to});
+}
+
+/* A conflict that ours has won. */
+static void tell_news(const struct run *run, size_t i)
+{
+        const struct cached *c = run->s->c;
+
+        if (run->sent[i].news && c->box.noticed)
+                c->box.noticed(c->box.ctx, run->all[i]->path, run->sent[i].news);
+}
+
+/* The call's sentence, if only one can be meant by it. */
+static void find_sentences(struct run *run, int call_error)
+{
+        size_t refused = 0, last = 0;
+
+        for (size_t i = 0; i < run->count; i++) {
+                if (run->results[i] >= 0 || run->results[i] == -EINPROGRESS || run->sentences[i])
+                        continue;
+                refused++;
+                last = i;
+        }
+        if (refused == 1 && call_error == 0)
+                run->sentences[last] = run->call->sentence;
 }
 
 static void answer(struct run *run, struct box *box, int call_error)
 {
-        const char *sentence = "";
-        size_t refused = 0;
         int *results = run->results;
 
         /* How many names a file has may be older than what else is here. */
-        for (size_t i = 0; journal_has_links(run->s->journal) && i < run->change_count; i++)
-                run->change[i].st.st_nlink = 0;
+        if (journal_has_links(run->s->journal))
+                for (size_t i = 0; i < run->change_count; i++)
+                        run->change[i].st.st_nlink = 0;
         for (size_t i = 0; i < run->count; i++) {
                 struct waiting *w = run->all[i];
 
                 results[i] = -EINPROGRESS;
+                note_skipped(w);
                 if (run->is_filled)
                         results[i] = w->x ? answer_content(run, i)
                                           : answer_name(run, w, &run->change[run->first[i]], box);
-                refused += results[i] < 0 && results[i] != -EINPROGRESS;
         }
-        if (refused == 1 && call_error == 0)
-                sentence = run->call->sentence; /* else nobody knows of which it speaks */
+        find_sentences(run, call_error);
         note_sent(run);
         /* First the journal knows: what is sent again must not come from before what isn't. */
-        journal_note_answers(run->s->journal, run->all, results, run->count, sentence);
-        for (size_t i = 0; i < run->count; i++)
+        journal_note_answers(run->s->journal, run->all, results, run->count, run->sentences);
+        for (size_t i = 0; i < run->count; i++) {
+                if (results[i] == -EINPROGRESS && run->changes[i] > 0)
+                        temps_note(run->s->temps, run->all[i]);
                 end_content(run, i);
+        }
         for (size_t i = 0; i < run->count; i++) {
                 if (results[i] < 0 && results[i] != -EINPROGRESS)
-                        tell_refusal(run, run->all[i], results[i], sentence);
+                        tell_refusal(run, run->all[i], results[i],
+                                     run->sentences[i] ? run->sentences[i] : "");
+                tell_news(run, i);
                 journal_answered(run->s->journal, run->all[i], results[i]);
         }
 }
@@ -315,6 +414,10 @@ static int send_run(struct run *run)
         struct box *box = NULL;
         int r = s->c->box.enter(s->c->box.ctx, run->call, &box);
 
+        if (r == 0)
+                r = temps_remove(s->temps, box, run->call);
+        if (r == 0)
+                r = conflict_look(s, box, run->call, run->all, run->count, &run->looks);
         refresh_source(s->c, &run->source);
         if (r == 0)
                 fill(run);
@@ -337,15 +440,18 @@ static void send_once(struct contents *s, struct call *call)
         if (run) {
                 run->s = s;
                 run->call = call;
-                run->change = calloc((size_t)RUN_MAX * SENDING_CHANGES, sizeof(*run->change));
+                run->change = calloc((size_t)SEND_RUN_MAX * SENDING_CHANGES, sizeof(*run->change));
         }
         if (run && run->change) {
-                run->count = journal_take(s->journal, RUN_MAX, run->all);
+                run->count = journal_take(s->journal, SEND_RUN_MAX, run->all);
                 r = run->count > 0 ? send_run(run) : 0;
         }
         journal_run_done(s->journal, r);
-        if (run)
+        if (run) {
                 free(run->change);
+                free(run->looks);
+                free(run->conflicts);
+        }
         free(run);
         contents_tell(s);
 }
@@ -411,7 +517,7 @@ static void on_news(void *arg, bool at_once)
 int send_new(struct contents *s)
 {
         static const struct journal_hooks hooks = {content_ref, content_unref, slot_of,
-                                                   is_only_here, set_there};
+                                                   is_only_here, moved};
         int r = journal_new(s->dir, &hooks, &s->journal);
 
         if (r == 0)
@@ -479,8 +585,7 @@ int content_upload(struct content *x, struct call *call)
         return r == 0 ? refusal(x) : r;
 }
 
-/* Those that have something to send, with a reference each. */
-static int find_pinned(struct contents *s, struct content ***ret, size_t *ret_count)
+int contents_find_pinned(struct contents *s, struct content ***ret, size_t *ret_count)
 {
         struct content **found;
         size_t count = 0;
@@ -507,7 +612,7 @@ int contents_queue_all(struct contents *s)
 {
         struct content **xs = NULL;
         size_t count = 0;
-        int r = find_pinned(s, &xs, &count), e;
+        int r = contents_find_pinned(s, &xs, &count), e;
 
         for (size_t i = 0; i < count; i++) {
                 e = r == 0 && refusal(xs[i]) == 0 ? queue(xs[i], true) : 0;
@@ -519,76 +624,9 @@ int contents_queue_all(struct contents *s)
         return r;
 }
 
-int contents_upload_all(struct contents *s, struct call *call)
-{
-        int r = contents_queue_all(s);
-
-        return r == 0 ? journal_settle(s->journal, call, NULL) : r;
-}
-
 int contents_sync(struct cached *c, struct vol_op *op)
 {
-        return contents_upload_all(c->contents, op->call);
-}
+        int r = contents_queue_all(c->contents);
 
-/* ---- what was refused ---- */
-
-struct naming {
-        struct journal_refused_sink head; /* first */
-        struct vol_unsent_sink *to;
-};
-
-static void name_one(struct journal_refused_sink *from, const char *path, int error,
-                     const char *sentence)
-{
-        struct vol_unsent_sink *to = ((struct naming *)(void *)from)->to; /* its head */
-
-        to->one(to, path, error, sentence);
-}
-
-void contents_unsent(struct cached *c, struct vol_unsent_sink *to)
-{
-        journal_refused(c->contents->journal, &(struct naming){{name_one}, to}.head);
-}
-
-int contents_retry(struct cached *c)
-{
-        struct content **xs = NULL;
-        size_t count = 0;
-        int r = find_pinned(c->contents, &xs, &count);
-
-        for (size_t i = 0; i < count; i++) {
-                content_lock(xs[i]);
-                xs[i]->refused = 0;
-                (void)content_account(xs[i]); /* told below */
-                content_unlock(xs[i]);
-                content_unref(xs[i]);
-        }
-        free(xs);
-        contents_tell(c->contents);
-        if (r < 0)
-                return r;
-        return journal_retry(c->contents->journal);
-}
-
-int contents_discard(struct cached *c, const char *path)
-{
-        struct content *x = NULL;
-        int r = journal_discard(c->contents->journal, path, &x);
-
-        if (r < 0)
-                return r;
-        if (x) {
-                content_lock(x);
-                x->is_removed = true;
-                x->last = x->version;
-                content_unpin(x);
-                (void)content_account(x); /* told below */
-                content_unlock(x);
-                cached_drop_content(c, x);
-                content_unref(x);
-        }
-        meta_doubt(c->meta, path);
-        contents_tell(c->contents);
-        return 0;
+        return r == 0 ? journal_settle(c->contents->journal, op->call, NULL) : r;
 }

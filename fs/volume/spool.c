@@ -11,10 +11,17 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "transport/base/cleanup.h"
+#include "transport/base/clock.h"
 #include "transport/base/file.h"
+
+#define LOOK_NS (100 * NS_PER_MS)
+#define RESERVE_MAX ((uint64_t)64 * 1024 * 1024)
+#define AROUND_MAX ((uint64_t)48 * 1024 * 1024)
+#define AROUND_MIN ((uint64_t)1024 * 1024) /* all that is asked for at once */
 
 void spool_init(struct spool *s, int dir, uint64_t disk_max)
 {
@@ -23,7 +30,68 @@ void spool_init(struct spool *s, int dir, uint64_t disk_max)
         atomic_init(&s->next_id, 1);
         atomic_init(&s->memory, 0);
         atomic_init(&s->disk, 0);
+        atomic_init(&s->free, UINT64_MAX);
+        atomic_init(&s->reserve, 0);
+        atomic_init(&s->looked_ns, 0);
+        atomic_init(&s->looked_disk, 0);
 }
+
+/* ---- the disk ---- */
+
+/* It is seen again after a while, and when much of what was free may be used. */
+static bool is_look_due(struct spool *s, uint64_t now_ns)
+{
+        uint64_t disk = atomic_load(&s->disk), before = atomic_load(&s->looked_disk);
+        uint64_t moved = disk > before ? disk - before : before - disk;
+
+        return now_ns > atomic_load(&s->looked_ns) + LOOK_NS || moved > atomic_load(&s->free) / 16;
+}
+
+/* Where it doesn't tell, all is free. Two at once do no harm. */
+static void look(struct spool *s)
+{
+        uint64_t now_ns = clock_mono_ns(), reserve;
+        struct statvfs st;
+
+        if (!is_look_due(s, now_ns))
+                return;
+        atomic_store(&s->looked_ns, now_ns);
+        atomic_store(&s->looked_disk, atomic_load(&s->disk));
+        if (fstatvfs(s->dir, &st) < 0 || st.f_blocks == 0)
+                return;
+        reserve = (uint64_t)st.f_blocks * st.f_frsize / 16;
+        atomic_store(&s->free, (uint64_t)st.f_bavail * st.f_frsize);
+        atomic_store(&s->reserve, reserve < RESERVE_MAX ? reserve : RESERVE_MAX);
+}
+
+uint64_t spool_limit(struct spool *s)
+{
+        uint64_t share;
+
+        look(s);
+        share = atomic_load(&s->disk) / 2 + atomic_load(&s->free) / 2;
+        return share < s->disk_max ? share : s->disk_max;
+}
+
+uint64_t spool_around(struct spool *s)
+{
+        uint64_t around = spool_limit(s) / 16;
+
+        return around > AROUND_MAX ? AROUND_MAX : around < AROUND_MIN ? AROUND_MIN : around;
+}
+
+bool spool_is_short(struct spool *s)
+{
+        look(s);
+        return atomic_load(&s->free) < atomic_load(&s->reserve);
+}
+
+bool spool_is_full(int r)
+{
+        return r == -ENOSPC || r == -EDQUOT;
+}
+
+/* ---- names ---- */
 
 void spool_name(char kind, uint64_t id, char ret[SPOOL_NAME_SIZE])
 {
@@ -41,6 +109,8 @@ uint64_t spool_id(char kind, const char *name)
         spool_name(kind, id, again);
         return strcmp(again, name) == 0 ? id : 0;
 }
+
+/* ---- blobs ---- */
 
 struct blob *blob_new(void)
 {

@@ -6,7 +6,9 @@
  * Names:   "b-" and 16 hex digits. What is found at start without a record is removed (dirty.h).
  * Files:   are open while somebody holds the blob (blob_hold), by name otherwise, so that their
  *          number is bound by that of open handles.
- * Limits:  the spool counts bytes in memory and on disk; who may drop what is for its owner to say.
+ * Limits:  the spool counts bytes in memory and on disk, and sees what the disk has left: on it may
+ *          be as much as is free beside, so that several spools share one. Who may drop what is for
+ *          its owner to say.
  * Threads: a blob is guarded by its owner's lock, also across its reads and writes; the spool's
  *          counters are atomic.
  */
@@ -30,6 +32,9 @@ struct spool {
         atomic_uint_fast64_t next_id;
         atomic_uint_fast64_t memory; /* bytes in use */
         atomic_uint_fast64_t disk;
+
+        /* what the disk had left at looked_ns, when `disk` was looked_disk */
+        atomic_uint_fast64_t free, reserve, looked_ns, looked_disk;
 };
 
 struct blob {
@@ -43,6 +48,15 @@ struct blob {
 };
 
 void spool_init(struct spool *s, int dir, uint64_t disk_max);
+/*
+ * How many bytes may be on disk now, and how many of one large file around where it is read. Short:
+ * what is left is for bytes that are only here, and for the files of others.
+ */
+uint64_t spool_limit(struct spool *s);
+uint64_t spool_around(struct spool *s);
+bool spool_is_short(struct spool *s);
+bool spool_is_full(int r); /* an error that says so */
+
 void spool_name(char kind, uint64_t id, char ret[SPOOL_NAME_SIZE]);
 /* The number of a name of that kind; 0: it is none. */
 uint64_t spool_id(char kind, const char *name);

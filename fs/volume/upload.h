@@ -7,6 +7,7 @@
 #pragma once
 
 #include "fs/volume/contents.h"
+#include "fs/volume/temps.h"
 #include "providers/files.h"
 
 #define SENDING_CHANGES 3 /* at most, for one file */
@@ -17,6 +18,7 @@ struct sending {
         struct content *x;
         const char *path; /* borrowed */
         char *temp; /* where it is made piece by piece; NULL */
+        char temp_name[TEMP_NAME_SIZE]; /* the provider's */
         struct blob *blob;
         struct file_extent *extents;
         size_t extent_count;
@@ -24,14 +26,24 @@ struct sending {
         uint64_t size;
         struct stat shown;
         bool is_whole, is_in_place, sets_mode, sets_size;
+        bool was_cut; /* dirty_tries.is_cut before */
+        bool is_begun; /* bytes of it were asked for, or need not be */
+        bool is_over; /* parts of ours went into another version */
+        const char *news; /* when it has ended well: for people; NULL */
         size_t count; /* of its changes */
         int error;
 };
 
-/* What is dirty is being sent from now on, to `path`. 0 or -ENOMEM: nothing was begun. */
-int sending_begin(struct content *x, const char *path, struct sending *w) REQUIRES(x->lock);
+/*
+ * What is dirty is being sent from now on, to `path`; `is_whole`: with all else, which is here. 0 or
+ * -ENOMEM: nothing was begun.
+ */
+int sending_begin(struct content *x, const char *path, bool is_whole, struct sending *w)
+        REQUIRES(x->lock);
 /* Its changes, which borrow from it: how many, at most SENDING_CHANGES, or -errno. */
-int sending_fill(struct sending *w, struct change *to);
+int sending_fill(struct sending *w, uint64_t number, struct change *to);
+/* The provider's temporary name for a change of this number, kept in *w; NULL: none. */
+const char *sending_temp(struct sending *w, uint64_t number);
 /* Of its changes' results the first error, -EINPROGRESS too. */
 int sending_error(const struct sending *w, const struct change *changes);
 /* All went well: what the file is now, told to the names half. */

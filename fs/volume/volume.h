@@ -246,6 +246,8 @@ struct volume_box {
         /* vol_stats differ; a change that failed for good: path and sentence. Any thread. */
         void (*changed)(void *ctx);
         void (*failed)(void *ctx, const char *path, int error, const char *sentence);
+        /* Nothing has failed, but people should know what became of this file. Any thread. */
+        void (*noticed)(void *ctx, const char *path, const char *sentence);
         void *ctx;
 };
 
@@ -257,8 +259,7 @@ struct volume_cached_config {
          * bytes of what waits to be sent, and the content spool.
          */
         int dir;
-        const char *owner; /* marks temporary names in the sandbox: [a-z0-9]+ */
-        uint64_t spool_max; /* bytes of cached content on disk; 0: 1 GiB */
+        uint64_t spool_max; /* bytes of cached content on disk, if as many are free; 0: 1 GiB */
 };
 
 /**

@@ -455,7 +455,8 @@ int local_exec_start(struct box *box, struct call *c, const struct exec_req *in,
         struct proto_msg m = {.type = PROTO_EXEC,
                               .exec = {.number = in->number,
                                        .timeout_ns = in->timeout_ns,
-                                       .has_stdin = in->has_stdin}};
+                                       .has_stdin = in->has_stdin,
+                                       .user = {1, "", 1}}};
         _cleanup_(closep) int log_fd = -1;
         struct local_exec *x;
         int r;

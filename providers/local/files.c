@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The files of a local sandbox as a provider's own (local_cached_ops), as if it were far away: what
- * is asked, and what is read. Listings are files_list.c, changes files_apply.c.
+ * is asked, and what is read.
  */
 
 #include "providers/local/files.h"
@@ -14,24 +14,32 @@
 #include <unistd.h>
 
 #include "providers/local/local.h"
-#include "providers/local/place.h"
+#include "providers/posix/place.h"
+#include "providers/posix/posix.h"
 #include "transport/base/cleanup.h"
 #include "transport/base/file.h"
-
-#define TRIES 3 /* at reading a file that is changed meanwhile */
 
 struct local_file {
         struct box_file base;
         int fd;
 };
 
-static int stat_in(const struct place *p, const char *path, struct stat *ret)
+/* The workspace, for one call. */
+static int place_init(struct place *p, struct box *b, struct call *c)
 {
-        _cleanup_(closep) int fd = place_open(p, path, O_PATH);
+        struct box_root root;
+        int r = local_root(b, c, &root);
 
-        if (fd < 0)
-                return fd;
-        return fstat(fd, ret) < 0 ? -errno : 0;
+        if (r < 0)
+                return r;
+        p->root = root.fd;
+        creds_init(&p->creds, root.uid, root.gid);
+        return 0;
+}
+
+static void place_done(const struct place *p)
+{
+        closep(&p->root);
 }
 
 int local_files_stat(struct box *b, struct call *c, const char *path, struct stat *ret)
@@ -40,29 +48,18 @@ int local_files_stat(struct box *b, struct call *c, const char *path, struct sta
         int r = place_init(&p, b, c);
 
         if (r == 0)
-                r = stat_in(&p, path, ret);
+                r = posix_stat(&p, path, ret);
         return r;
 }
 
 int local_files_readlink(struct box *b, struct call *c, const char *path, char *ret, size_t size)
 {
         _cleanup_(place_done) struct place p = {.root = -1};
-        _cleanup_(closep) int fd = -1;
-        ssize_t n;
         int r = place_init(&p, b, c);
 
-        if (r < 0)
-                return r;
-        fd = place_open(&p, path, O_PATH);
-        if (fd < 0)
-                return fd;
-        n = readlinkat(fd, "", ret, size);
-        if (n < 0)
-                return errno == ENOENT ? -EINVAL : -errno; /* an empty path that is no link */
-        if ((size_t)n == size)
-                return -ENAMETOOLONG;
-        ret[n] = '\0';
-        return 0;
+        if (r == 0)
+                r = posix_readlink(&p, path, ret, size);
+        return r;
 }
 
 int local_files_statfs(struct box *b, struct call *c, struct statvfs *ret)
@@ -90,43 +87,12 @@ int local_files_workdir(struct box *b, struct call *c, char *ret, size_t size)
 
 /* ---- whole files ---- */
 
-static bool is_same(const struct stat *a, const struct stat *b)
-{
-        return a->st_size == b->st_size && a->st_mtim.tv_sec == b->st_mtim.tv_sec &&
-               a->st_mtim.tv_nsec == b->st_mtim.tv_nsec && a->st_ctim.tv_sec == b->st_ctim.tv_sec &&
-               a->st_ctim.tv_nsec == b->st_ctim.tv_nsec;
-}
-
-/*
- * Content with the attributes that belong to it. Of a file that never holds still: what was read,
- * under attributes from before, so that its next look differs.
- */
-static ssize_t read_whole(int fd, void *data, size_t size_max, struct stat *st)
-{
-        struct stat after;
-        ssize_t n = -EAGAIN;
-
-        for (int i = 0; i < TRIES; i++) {
-                if (fstat(fd, st) < 0)
-                        return -errno;
-                if ((uint64_t)st->st_size > size_max)
-                        return -EFBIG;
-                n = file_pread_full(fd, data, size_max, 0);
-                if (n < 0 || fstat(fd, &after) < 0)
-                        return n < 0 ? n : -errno;
-                if (is_same(st, &after) && n == st->st_size)
-                        return n;
-        }
-        st->st_size = n;
-        return n;
-}
-
 static int fetch_one(const struct place *p, const char *path, size_t index, void *data,
                      size_t size_max, struct file_sink *to)
 {
         struct stat st = {0};
         _cleanup_(closep) int fd = place_open_file(p, path, O_RDONLY, &st);
-        ssize_t n = fd < 0 ? fd : read_whole(fd, data, size_max, &st);
+        ssize_t n = fd < 0 ? fd : posix_read_whole(fd, data, size_max, &st);
 
         return to->file(to, index, n < 0 ? (int)n : 0, &st, data, n < 0 ? 0 : (size_t)n);
 }
@@ -178,7 +144,7 @@ ssize_t local_files_read(struct box_file *base, struct call *c, void *data, size
 
         (void)c; /* a local disk: no deadline */
         n = file_pread_full(f->fd, data, size, offset);
-        if (n >= 0 && fstat(f->fd, ret_st) < 0)
+        if (n >= 0 && ret_st && fstat(f->fd, ret_st) < 0)
                 return -errno;
         return n;
 }
@@ -189,4 +155,25 @@ void local_files_close(struct box_file *base)
 
         closep(&f->fd);
         free(f);
+}
+
+/* ---- listings and changes ---- */
+
+int local_files_list(struct box *b, struct call *c, const struct file_listing *what,
+                     struct file_list_sink *to)
+{
+        _cleanup_(place_done) struct place p = {.root = -1};
+        int r = place_init(&p, b, c);
+
+        return r == 0 ? posix_list(&p, c, what, to) : r;
+}
+
+int local_files_apply(struct box *b, struct call *c, struct change *changes, size_t count)
+{
+        _cleanup_(place_done) struct place p = {.root = -1};
+        int r = place_init(&p, b, c);
+
+        for (size_t i = 0; r == 0 && i < count; i++)
+                r = posix_apply(&p, c, &changes[i]);
+        return r;
 }

@@ -13,7 +13,7 @@
  * Its parts: local.c (the table, the instance), box.c (a sandbox and its directory), life.c (its
  * holder's life), launch.c and bwrap.c (starting the holder), conn.c (frames to and from it),
  * exec.c (commands), plan.c, uids.c, cgroup.c, hub.c (the thread that waits for all of them),
- * files*.c and place.c (the workspace as a provider's files, for local-cached).
+ * files.c (the workspace as a provider's files, for local-cached).
  *
  * States of a box, as seen here:
  *
@@ -32,7 +32,7 @@
 
 #include "providers/local/hub.h"
 #include "providers/local/plan.h"
-#include "providers/local/proto.h"
+#include "providers/holder/proto.h"
 #include "providers/provider.h"
 #include "transport/base/buf.h"
 #include "transport/base/list.h"

@@ -13,6 +13,7 @@
 #include "transport/base/buf.h"
 #include "transport/base/call.h"
 #include "transport/base/cleanup.h"
+#include "transport/base/path.h"
 #include "transport/base/process.h"
 
 #define RECORD "box"
@@ -37,14 +38,6 @@ static void plan_donep(struct plan *p)
 
 /* ---- from the settings of a creation ---- */
 
-/* Whether `path` is `top` or below it. */
-static bool is_below(const char *path, const char *top)
-{
-        size_t length = strlen(top);
-
-        return strncmp(path, top, length) == 0 && (path[length] == '\0' || path[length] == '/');
-}
-
 /* A plain absolute path that doesn't cover what the sandbox itself is made of. */
 static int check_inside(struct call *c, const char *key, const char *path)
 {
@@ -64,7 +57,7 @@ static int check_inside(struct call *c, const char *key, const char *path)
                 return call_fail(c, -EINVAL, "%s=%s: that directory is the sandbox's own", key,
                                  path);
         for (size_t i = 0; system[i]; i++) {
-                if (is_below(path, system[i]))
+                if (path_is_within(path, system[i]))
                         return call_fail(c, -EINVAL, "%s=%s: %s is the sandbox's own", key, path,
                                          system[i]);
         }

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "transport/base/call.h"
+#include "transport/base/hash.h"
 #include "transport/base/lock.h"
 #include "transport/base/map.h"
 
@@ -73,19 +74,9 @@ void uids_free(struct uids *u)
         free(u);
 }
 
-/* FNV-1a: any spread will do. */
-static uint32_t spread(const char *key)
-{
-        uint32_t hash = 2166136261u;
-
-        for (; *key; key++)
-                hash = (hash ^ (uint8_t)*key) * 16777619u;
-        return hash;
-}
-
 static int take_locked(struct uids *u, const char *key, uid_t *ret) REQUIRES(&u->lock)
 {
-        uint32_t start = spread(key) % u->count;
+        uint32_t start = hash32_text(key) % u->count;
 
         for (uint32_t i = 0; i < u->count; i++) {
                 uid_t uid = u->first + (uid_t)(((uint64_t)start + i) % u->count);

@@ -137,10 +137,13 @@ static int set_port(struct alias *a, const char *value)
         return 0;
 }
 
-/* "none" is no word of the list; names are separated by blanks, there is no quoting. */
+/*
+ * "none" is no word of the list; names are separated by blanks, there is no quoting: one name with
+ * blanks looks the same.
+ */
 static int add_names(struct wordlist *to, const char *value)
 {
-        int r = 0;
+        int r = strchr(value, ' ') ? wordlist_add(to, value, strlen(value)) : 0;
 
         while (r == 0 && *value) {
                 size_t size = strcspn(value, " ");

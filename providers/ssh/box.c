@@ -391,34 +391,45 @@ static int make(struct ssh_box *b, struct ssh_link *l, struct call *c, const str
         return r;
 }
 
-/* What can't be finished goes; if that fails, too, the sweep finds it. */
-static void give_up(struct ssh_box *b, struct ssh_link *l, const char *base)
+/* What can't be finished goes: true, it has. If that fails, too, the sweep finds it. */
+static bool give_up(struct ssh_box *b, struct ssh_link *l, const char *base)
 {
         struct seen seen = {0};
         struct call c;
+        bool is_gone;
 
         call_init(&c, clock_after(5 * NS_PER_S));
         if (workspace_look(l, &c, base, b->key, &seen) < 0)
-                return;
+                return false;
+        is_gone = seen.kind == SEEN_MISSING;
         if (seen.kind == SEEN_HALF && box_check_owner(b, &seen, &c) == 0)
-                (void)workspace_remove(b->host, l, &c, base, b->key);
+                is_gone = workspace_remove(b->host, l, &c, base, b->key) == 0;
         seen_done(&seen);
+        return is_gone;
+}
+
+static int find_base(struct ssh_box *b, struct ssh_link *l, struct call *c, char **ret)
+{
+        int r = workspace_base(b->host, l, c, false, ret);
+
+        if (r != -ENOENT)
+                return r;
+        c->sentence[0] = '\0';
+        return workspace_base(b->host, l, c, true, ret);
 }
 
 /* Once more when the base that we knew has gone. */
 static int make_below_base(struct ssh_box *b, struct ssh_link *l, struct call *c,
-                           const struct spec *spec, const char *root, char **ret_base)
+                           const struct spec *spec, const char *root, char **base)
 {
-        int r = workspace_base(b->host, l, c, false, ret_base);
+        int r = make(b, l, c, spec, *base, root);
 
-        if (r == 0)
-                r = make(b, l, c, spec, *ret_base, root);
         if (r != -ENOENT)
                 return r;
         c->sentence[0] = '\0';
-        free(STEAL(*ret_base));
-        r = workspace_base(b->host, l, c, true, ret_base);
-        return r < 0 ? r : make(b, l, c, spec, *ret_base, root);
+        free(STEAL(*base));
+        r = workspace_base(b->host, l, c, true, base);
+        return r < 0 ? r : make(b, l, c, spec, *base, root);
 }
 
 static int create_on(struct ssh_box *b, struct call *c, const struct spec *spec, const char *root)
@@ -427,14 +438,17 @@ static int create_on(struct ssh_box *b, struct call *c, const struct spec *spec,
         struct ssh_link *l = NULL;
         int r = host_link(b->host, c, HOST_CONTROL, &l);
 
-        if (r < 0)
-                return r;
-        if (root)
+        if (r == 0 && root)
                 r = find_root(l, c, root, &real_root);
+        if (r == 0)
+                r = find_base(b, l, c, &base);
+        if (r == 0)
+                r = host_record(b->host, c);
         if (r == 0) {
+                c->made_nothing = false;
                 r = make_below_base(b, l, c, spec, real_root, &base);
                 if (r < 0 && r != -EEXIST && base)
-                        give_up(b, l, base);
+                        c->made_nothing = give_up(b, l, base);
         }
         if (r == 0)
                 r = set_paths(b, base, real_root);
@@ -452,17 +466,13 @@ int ssh_box_create(struct provider *p, struct call *c, const struct spec *spec, 
         struct ssh_box *b;
         int r;
 
+        c->made_nothing = true; /* until the host is asked to */
         if (!is_key(spec->key))
                 return call_fail(c, -EINVAL, "key \"%s\"", spec->key);
         r = ssh_config_of_spec(ssh->section, spec, p->allow, c, &config);
         if (r < 0)
                 return r;
         r = host_get(ssh, &config, &h);
-        if (r == 0) {
-                r = host_record(h, c);
-                if (r < 0)
-                        host_unref(h);
-        }
         if (r == 0) {
                 b = box_new(ssh, h, spec->key, spec->owner);
                 r = b ? create_on(b, c, spec, config.root) : -ENOMEM;

@@ -14,6 +14,7 @@
 #include "providers/ssh/ssh.h"
 #include "transport/base/cleanup.h"
 #include "transport/base/clock.h"
+#include "transport/base/hash.h"
 #include "transport/base/record.h"
 #include "transport/base/units.h"
 
@@ -356,14 +357,16 @@ int ssh_config_of_spec(const struct ssh_config *section, const struct spec *spec
 
 static uint64_t hash(uint64_t h, const char *text)
 {
-        for (const char *p = text ? text : ""; *p; p++)
-                h = (h ^ (unsigned char)*p) * UINT64_C(0x100000001b3);
-        return (h ^ (text ? 1 : 0)) * UINT64_C(0x100000001b3);
+        const unsigned char is_there = text != NULL;
+
+        if (text)
+                h = hash64(h, text, strlen(text));
+        return hash64(h, &is_there, 1);
 }
 
 void ssh_config_id(const struct ssh_config *config, char ret[CONFIG_ID_SIZE])
 {
-        uint64_t h = UINT64_C(0xcbf29ce484222325);
+        uint64_t h = HASH64_START;
         char port[16];
 
         (void)snprintf(port, sizeof(port), "%u", config->port);

@@ -83,7 +83,7 @@ int password_check(const char *path, struct call *c);
 struct ssh_plan {
         struct ssh_target target;
         struct alias alias;
-        struct wordlist identities, known_hosts, proxy;
+        struct wordlist identities, known_hosts, proxy, proxy_env;
         char *user;
         char *password; /* secret */
 };
@@ -96,6 +96,8 @@ struct ssh_plan {
  */
 int ssh_plan_make(const struct ssh_config *config, struct call *c, struct ssh_plan *ret);
 void ssh_plan_done(struct ssh_plan *p);
+/* The account alone, as ssh_plan_make finds it; *ret to free. Errors: those of alias_ask. */
+int ssh_plan_user(const struct ssh_config *config, struct call *c, char **ret);
 
 /* Arguments of the OpenSSH client for transport=openssh, up to and with the host. */
 enum openssh_use {

@@ -10,9 +10,9 @@
 
 #include "providers/ssh/config.h"
 #include "providers/ssh/host.h"
+#include "providers/ssh/openssh.h"
 #include "providers/ssh/ssh.h"
 #include "transport/base/cleanup.h"
-#include "transport/child.h"
 #include "transport/sftp/sftp.h"
 #include "transport/ssh/ssh.h"
 
@@ -67,37 +67,11 @@ static int dial_libssh2(struct dialled *d, enum dial_kind kind, struct call *c)
 
 /* ---- by children ---- */
 
-static int open_child(const struct dialled *d, enum openssh_use use, const char *command,
-                      struct call *c, const struct stream_events *events, struct stream **ret)
+static int open_client(const struct dialled *d, enum openssh_use use, const char *command,
+                       struct call *c, const struct stream_events *events, struct stream **ret)
 {
-        _cleanup_(wordlist_done) struct wordlist argv = {0}, env = {0};
-        int r = ssh_config_openssh(d->host->config, d->socket ? use : OPENSSH_ALONE, d->socket,
-                                   command, &argv);
-
-        if (r == 0)
-                r = alias_environment(&env);
-        if (r < 0)
-                return call_fail_errno(c, r, "ssh %s", host_name(d->host));
-        return child_open(SSH_PROGRAM, wordlist_get(&argv), wordlist_get(&env), events, c, ret);
-}
-
-/* The client has one code for all that went wrong, and a sentence. */
-static int explain(struct call *c, int error)
-{
-        static const struct {
-                const char *words;
-                int error;
-        } all[] = {{"Host key verification failed", -EPERM},
-                   {"host key is known", -EPERM},
-                   {"Permission denied", -EACCES},
-                   {"Too many authentication failures", -EACCES},
-                   {"timed out", -ETIMEDOUT},
-                   {"subsystem request failed", -EOPNOTSUPP}};
-
-        for (size_t i = 0; i < sizeof(all) / sizeof(all[0]) && error == -EHOSTUNREACH; i++)
-                if (strcasestr(c->sentence, all[i].words))
-                        error = all[i].error;
-        return error;
+        return openssh_open(d->host->config, d->socket ? use : OPENSSH_ALONE, d->socket, command, c,
+                            events, ret);
 }
 
 /* Where the first one lends its connection: a path that is too long for a socket isn't lent. */
@@ -123,10 +97,10 @@ static int dial_openssh(struct dialled *d, enum dial_kind kind, struct call *c)
                 return r;
         r = sftp_new(&d->sftp);
         if (r == 0)
-                r = open_child(d, OPENSSH_MASTER, NULL, c, sftp_events(d->sftp), &stream);
+                r = open_client(d, OPENSSH_MASTER, NULL, c, sftp_events(d->sftp), &stream);
         if (r == 0)
                 r = sftp_start(d->sftp, c, stream, d->is_ordered);
-        return explain(c, r);
+        return r;
 }
 
 /* ---- both ---- */
@@ -145,5 +119,5 @@ int dialled_open(const struct dialled *d, struct call *c, const char *command,
 {
         if (d->ssh)
                 return ssh_open(d->ssh, c, SSH_EXEC, command, events, ret);
-        return open_child(d, OPENSSH_SHARED, command, c, events, ret);
+        return open_client(d, OPENSSH_SHARED, command, c, events, ret);
 }

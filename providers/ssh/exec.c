@@ -2,7 +2,7 @@
 /*
  * The table's functions for commands. A start is one script to a channel that waits (script.c): the
  * supervisor there outlives us and the connection, and all that we hold of a command can be had
- * again from its files by its number, which is also its id.
+ * again from its files by its number; the name of those is its id.
  */
 
 #include <assert.h>
@@ -15,8 +15,6 @@
 #include "providers/ssh/config.h"
 #include "providers/ssh/exec_host.h"
 #include "providers/ssh/script.h"
-#include "providers/ssh/shell.h"
-#include "providers/ssh/shell_host.h"
 #include "transport/base/cleanup.h"
 
 #define LOOK_NS (50 * NS_PER_MS) /* how often a waiter looks whether it was cancelled */
@@ -29,8 +27,27 @@ static struct ssh_exec *exec_of(struct exec *x)
         return container_of(x, struct ssh_exec, base);
 }
 
+/*
+ * Whose sandbox it is has plain numbers; whoever adopted it counts for itself. `id`: as it was
+ * recorded, NULL or "" where it wasn't; an adopter's was the plain number once.
+ */
+static void set_id(struct ssh_exec *x, struct ssh_box *b, const char *id)
+{
+        char plain[24];
+        bool is_ours;
+
+        (void)snprintf(plain, sizeof(plain), "%" PRIu64, x->number);
+        mutex_lock(&b->lock);
+        is_ours = strcmp(b->owner, b->ssh->owner) == 0;
+        mutex_unlock(&b->lock);
+        if (is_ours || (id && strcmp(id, plain) == 0))
+                (void)snprintf(x->base.id, sizeof(x->base.id), "%s", plain);
+        else
+                (void)snprintf(x->base.id, sizeof(x->base.id), "%s-%.32s", plain, b->ssh->owner);
+}
+
 static struct ssh_exec *exec_new(struct ssh_box *b, const struct ssh_paths *paths, uint64_t number,
-                                 struct exec_sink *to)
+                                 const char *id, struct exec_sink *to)
 {
         struct ssh_exec *x = calloc(1, sizeof(*x));
 
@@ -38,9 +55,9 @@ static struct ssh_exec *exec_new(struct ssh_box *b, const struct ssh_paths *path
                 return NULL;
         list_init(&x->link);
         x->base.box = &b->base;
-        (void)snprintf(x->base.id, sizeof(x->base.id), "%" PRIu64, number);
-        x->host = b->host->shell->execs;
+        x->host = b->host->execs;
         x->number = number;
+        set_id(x, b, id);
         x->sink = to;
         x->refs = 1;
         x->due_ns = x->probe_ns = NEVER_NS;
@@ -48,7 +65,7 @@ static struct ssh_exec *exec_new(struct ssh_box *b, const struct ssh_paths *path
         x->input = BUF_INIT((size_t)4 << 20); /* exec_write holds it far below */
         report_init(&x->report);
         x->run = strdup(paths->run);
-        if (asprintf(&x->prefix, "%s/%" PRIu64, paths->run, number) < 0)
+        if (asprintf(&x->prefix, "%s/%s", paths->run, x->base.id) < 0)
                 x->prefix = NULL;
         if (x->run && x->prefix)
                 return x;
@@ -113,22 +130,21 @@ static void follow(struct ssh_exec *x)
 /* Paths, and that the host runs commands. */
 static int prepare(struct ssh_box *b, struct call *c, const struct ssh_paths **ret)
 {
-        int r = host_probe(b->host, c);
+        int r = host_shell(b->host, c);
 
-        if (r < 0)
-                return r;
-        if (!(r & HOST_SHELL))
-                return call_fail(c, -EOPNOTSUPP, "the account on this host runs no commands");
-        return ssh_box_paths(b, c, ret);
+        return r < 0 ? r : ssh_box_paths(b, c, ret);
 }
 
 /* ---- start ---- */
 
 static int check_user(const struct ssh_box *b, struct call *c, const char *user)
 {
-        const char *own = b->host->config->user;
+        _cleanup_(freep) char *own = NULL;
+        int r = user ? ssh_plan_user(b->host->config, c, &own) : 0;
 
-        if (!user || (own && strcmp(user, own) == 0))
+        if (r < 0)
+                return c->sentence[0] ? r : call_fail_errno(c, r, "user=%s", user);
+        if (!user || strcmp(user, own) == 0)
                 return 0;
         return call_fail(c, -EOPNOTSUPP,
                          "user=%s: commands run as the account that sbxfs logs in with", user);
@@ -140,12 +156,13 @@ static int compose(struct ssh_box *b, struct call *c, const struct ssh_paths *pa
         const struct script_exec s = {.dir = paths->dir,
                                       .work = paths->work,
                                       .run = paths->run,
+                                      .prefix = x->prefix,
                                       .box = b->key,
                                       .can = host_known(b->host),
                                       .token = x->report.token,
                                       .detaches = x->detaches,
                                       .in = in};
-        int r = script_token(x->report.token);
+        int r = shell_token(x->report.token);
 
         if (r == 0)
                 r = script_start(to, &s);
@@ -254,7 +271,7 @@ int ssh_exec_start(struct box *box, struct call *c, const struct exec_req *in, s
                 r = prepare(b, c, &paths);
         if (r < 0 || !paths)
                 return r;
-        x = exec_new(b, paths, in->number, to);
+        x = exec_new(b, paths, in->number, NULL, to);
         if (!x)
                 return call_fail(c, -ENOMEM, "out of memory");
         x->has_stdin = in->has_stdin;
@@ -347,7 +364,7 @@ static int ask(struct ssh_box *b, struct call *c, const char *prefix, bool fence
         int code = 0, r = script_attach(&script, prefix, host_known(b->host), fence);
 
         if (r == 0)
-                r = shell_run_buf(b->host, c, buf_str(&script), &out, &code);
+                r = shell_run_buf(b->host->shell, c, buf_str(&script), &out, &code);
         if (r < 0)
                 return c->sentence[0] ? r : call_fail_errno(c, r, "attach");
         if (code != 0 || out.size == 0)
@@ -398,7 +415,7 @@ int ssh_exec_attach(struct box *box, struct call *c, uint64_t number, const char
         struct ssh_exec *x;
         int r = f ? prepare(b, c, &paths) : call_fail(c, -ENOMEM, "out of memory");
 
-        x = r == 0 && paths ? exec_new(b, paths, number, to) : NULL;
+        x = r == 0 && paths ? exec_new(b, paths, number, id, to) : NULL;
         if (r == 0 && !x)
                 r = call_fail(c, -ENOMEM, "out of memory");
         /* Without an id it may still be on its way there: it must not start after our answer. */
@@ -460,7 +477,7 @@ int ssh_exec_signal(struct exec *x, struct call *c, int signal)
                 return call_fail(c, -ESRCH, "it has ended");
         r = script_signal(&script, e->prefix, host_known(e->host->host), signal);
         if (r == 0)
-                r = shell_run_buf(e->host->host, c, buf_str(&script), NULL, &code);
+                r = shell_run_buf(e->host->host->shell, c, buf_str(&script), NULL, &code);
         if (r < 0)
                 return c->sentence[0] ? r : call_fail_errno(c, r, "signal");
         if (code == 3)
@@ -497,7 +514,7 @@ int ssh_exec_signal_all(struct ssh_box *b, struct call *c, int signal)
         if (r == 0 && paths)
                 r = script_signal_all(&script, paths->run, b->key, host_known(b->host), signal);
         if (r == 0)
-                r = shell_run_buf(b->host, c, buf_str(&script), &out, &code);
+                r = shell_run_buf(b->host->shell, c, buf_str(&script), &out, &code);
         if (r < 0)
                 return c->sentence[0] ? r : call_fail_errno(c, r, "signal");
         if (code != 0)

@@ -12,7 +12,6 @@
 
 #include "providers/ssh/exec_host.h"
 #include "providers/ssh/script.h"
-#include "providers/ssh/shell.h"
 #include "transport/base/cleanup.h"
 #include "transport/sftp/batch.h"
 
@@ -182,7 +181,7 @@ static int feed_piece(struct exec_host *eh, struct piece *p, struct call *c)
                 r = script_feed(&script, p->x->prefix, p->offset, is_large ? NULL : p->data,
                                 p->size, p->is_last);
         if (r == 0)
-                r = shell_run_buf(eh->host, c, buf_str(&script), NULL, &code);
+                r = shell_run_buf(eh->host->shell, c, buf_str(&script), NULL, &code);
         if (r < 0)
                 return r;
         return code == 3 ? 3 : code != 0 ? -EIO : 0;
@@ -285,7 +284,7 @@ static bool punch(struct exec_host *eh)
                 return false;
         if (script_punch(&script, x->prefix, stream, size) == 0 &&
             exec_call_begin(eh, EXEC_ERRAND, &c, CALL_NS) == 0)
-                (void)shell_run_buf(eh->host, &c, buf_str(&script), NULL,
+                (void)shell_run_buf(eh->host->shell, &c, buf_str(&script), NULL,
                                     &code); /* else it keeps its space */
         exec_call_end(eh, EXEC_ERRAND);
         mutex_lock(&eh->lock);
@@ -327,9 +326,10 @@ static bool remove_leaving(struct exec_host *eh, uint64_t *next_ns)
                 return false;
         r = exec_call_begin(eh, EXEC_ERRAND, &c, CALL_NS);
         if (r == 0)
-                r = script_remove(&script, l->run, host_known(eh->host), l->numbers, l->count);
+                r = script_remove(&script, l->run, host_known(eh->host),
+                                  (const char(*)[SCRIPT_NAME_SIZE])l->names, l->count);
         if (r == 0)
-                r = shell_run_buf(eh->host, &c, buf_str(&script), NULL, &code);
+                r = shell_run_buf(eh->host->shell, &c, buf_str(&script), NULL, &code);
         exec_call_end(eh, EXEC_ERRAND);
         mutex_lock(&eh->lock);
         if (r < 0 && r != -EOPNOTSUPP && r != -E2BIG) {

@@ -5,6 +5,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -208,7 +209,7 @@ void exec_forget_locked(struct exec_host *eh, struct ssh_exec *x)
                 struct leaving *l = container_of(at, struct leaving, link);
 
                 if (strcmp(l->run, x->run) == 0 &&
-                    l->count < sizeof(l->numbers) / sizeof(l->numbers[0]))
+                    l->count < sizeof(l->names) / sizeof(l->names[0]))
                         found = l;
         }
         if (!found) {
@@ -221,6 +222,6 @@ void exec_forget_locked(struct exec_host *eh, struct ssh_exec *x)
                 }
                 list_add_tail(&eh->leavings, &found->link);
         }
-        found->numbers[found->count++] = x->number;
+        (void)snprintf(found->names[found->count++], SCRIPT_NAME_SIZE, "%s", x->base.id);
         exec_wake_locked(eh);
 }

@@ -26,6 +26,7 @@
 
 #include "providers/provider.h"
 #include "providers/ssh/report.h"
+#include "providers/ssh/script.h"
 #include "providers/ssh/ssh.h"
 #include "transport/base/buf.h"
 #include "transport/base/call.h"
@@ -60,7 +61,7 @@ struct ssh_exec {
         struct exec_host *host;
         uint64_t number;
         char *run; /* the sandbox's */
-        char *prefix; /* run/N */
+        char *prefix; /* run/ID */
         bool has_stdin;
         bool detaches; /* gives its channel up as soon as it runs */
 
@@ -132,7 +133,7 @@ struct exec_host {
 struct leaving {
         struct list link;
         char *run;
-        uint64_t numbers[64];
+        char names[64][SCRIPT_NAME_SIZE];
         size_t count;
 };
 

@@ -14,7 +14,6 @@
 
 #include "providers/ssh/exec_host.h"
 #include "providers/ssh/script.h"
-#include "providers/ssh/shell.h"
 #include "transport/base/cleanup.h"
 
 #define LOOK_MAX 64 /* commands in one look */
@@ -193,7 +192,7 @@ static void probe(struct look *l)
                 prefixes[i] = jobs[i]->x->prefix;
         r = script_probe(&script, prefixes, count, host_known(l->eh->host));
         if (r == 0)
-                r = shell_run_buf(l->eh->host, l->c, buf_str(&script), &out, &code);
+                r = shell_run_buf(l->eh->host->shell, l->c, buf_str(&script), &out, &code);
         if (r == 0 && code == 0 && out.size > 0)
                 take_probes(jobs, count, out.data);
         mutex_lock(&l->eh->lock);

@@ -13,8 +13,6 @@
 #include "transport/base/lock.h"
 #include "transport/base/random.h"
 
-#define BULK_BYTES                                                                                 \
-        ((uint64_t)4 << 20) /* read of one file, before it leaves the control connection */
 #define STRIPE_READ ((size_t)4 << 20) /* one read of this size is spread over all connections */
 #define FEW_FILES 8 /* they take as long as the way, so often: */
 #define FEW_STEPS 3
@@ -54,28 +52,6 @@ char *ssh_spot_path(const struct spot *s, const char *path)
         if (!path[0])
                 return strdup(s->paths->work);
         return asprintf(&whole, "%s/%s", s->paths->work, path) < 0 ? NULL : whole;
-}
-
-bool is_temp(const char *name)
-{
-        const size_t head = strlen(TEMP_NAME);
-
-        return strncmp(name, TEMP_NAME, head) == 0 && strlen(name + head) == RANDOM_ID_SIZE - 1 &&
-               strspn(name + head, "abcdefghijklmnopqrstuvwxyz0123456789") == RANDOM_ID_SIZE - 1;
-}
-
-bool is_path_below(const char *path)
-{
-        while (true) {
-                size_t n = strcspn(path, "/");
-
-                if (n == 0 || (n == 1 && path[0] == '.') ||
-                    (n == 2 && path[0] == '.' && path[1] == '.'))
-                        return false;
-                if (!path[n])
-                        return true;
-                path += n + 1;
-        }
 }
 
 /* ---- attributes ---- */
@@ -388,10 +364,10 @@ static bool begin_widening(struct ssh_file *f, size_t size, bool *is_wanted)
                 active += f->busy[i];
                 open += i >= HOST_BULK && f->links[i];
         }
-        is_wide = f->round_trip_ns >= STRIPE_ROUND_TRIP_NS && f->bytes > STRIPE_BYTES &&
-                  (active > open || size > STRIPE_READ);
+        is_wide = active > open || size > STRIPE_READ;
         for (unsigned i = HOST_BULK; i < HOST_LANES; i++) {
-                is_wanted[i] = !f->links[i] && !f->is_denied[i] && f->bytes > BULK_BYTES &&
+                is_wanted[i] = !f->links[i] && !f->is_denied[i] &&
+                               f->bytes > lanes_pay_from(i, f->round_trip_ns) &&
                                (i == HOST_BULK || is_wide);
                 is_any |= is_wanted[i];
         }

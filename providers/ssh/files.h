@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Parts of the ssh provider's files, for files*.c only: files.c (what is asked and read),
- * files_pull.c (many files at once),
- * files_list.c and files_find.c (listings by find of the helper shell, or by SFTP), files_apply.c,
- * files_window.c, files_bulk.c, files_large.c and files_left.c (changes), files_after.c (what they
- * made),
- * files_lanes.c, files_why.c (what an error really was).
+ * Parts of the ssh provider's files, for files*.c only:
+ *
+ *      files.c                      what is asked and read
+ *      files_pull.c                 many files at once
+ *      files_list.c, files_find.c   listings, by find of the helper shell or by SFTP
+ *      files_apply.c                changes, cut into windows (files_window.h)
+ *      files_left.c                 temporary names that could not be removed
+ *      files_after.c                what changes made
+ *      files_lanes.c                which connection
+ *      files_why.c                  what an error really was
  *
  * Times: find tells nanoseconds, SFTP seconds (tv_nsec 0). Where the host has such a find, every
  *        listing and box_stat comes from it, and what changes made. SFTP sets seconds; touch adds
@@ -18,12 +22,11 @@
 #include <stdint.h>
 #include <sys/stat.h>
 
+#include "providers/posix/place.h"
+#include "providers/shell/find.h"
 #include "providers/ssh/ssh.h"
 #include "transport/base/buf.h"
 #include "transport/sftp/batch.h"
-
-/* Bytes of an absolute path: what Linux takes, and more. */
-#define PATH_BYTES_MAX ((size_t)64 * 1024)
 
 /* One call: the sandbox, where it is, and a connection. */
 struct spot {
@@ -43,39 +46,7 @@ void ssh_spot_done(struct spot *s);
 /* The absolute path of `path`; to free. NULL: out of memory. */
 char *ssh_spot_path(const struct spot *s, const char *path);
 
-/* Names of files that are on their way; they are in no listing. */
-#define TEMP_NAME ".sbxfs-"
-bool is_temp(const char *name);
-/* Whether a path from the host stays below: no "", ".", "..", no leading '/'. */
-bool is_path_below(const char *path);
-
 /* ---- files_find.c ---- */
-
-/* One line of find: a file by its path below the one that was asked for, "" itself. */
-struct found {
-        const char *path;
-        const char *target; /* of a link, else NULL */
-        struct stat st;
-        uint64_t dev;
-        bool is_closed; /* a directory that we may not read */
-};
-
-/* Told by bytes; entry is called for each whole line. */
-struct find_parser {
-        struct buf pending;
-        bool is_given; /* find_print_given */
-        int (*entry)(void *ctx, const struct found *f); /* non-zero ends it */
-        void *ctx;
-};
-
-#define FIND_LINE_MAX (2 * PATH_BYTES_MAX)
-#define FIND_PENDING_MAX ((size_t)4 << 20)
-
-/* The arguments of find(1) that print what find_parse reads; with its quotes. */
-extern const char find_print[];
-/* The same of what find was given, by the path that it was given, as it is; and its atime. */
-extern const char find_print_given[];
-int find_parse(struct find_parser *p, const void *data, size_t size); /* 0; -EPROTO; entry's */
 
 /* Attributes of one path by find. -ENOENT: not there, or it couldn't be looked at. */
 int find_stat(struct spot *s, struct call *c, const char *path, struct stat *ret);
@@ -118,9 +89,13 @@ int why_listing(const struct spot *s, struct call *c, const char *path, int erro
 
 /* ---- files_lanes.c ---- */
 
-#define STRIPE_BYTES ((uint64_t)16 << 20) /* from here on it pays to have more connections, */
-#define STRIPE_ROUND_TRIP_NS UINT64_C(10000000) /* where the way is so long */
-
+/*
+ * From how many bytes of a file on this connection pays, over a way of that length; UINT64_MAX never.
+ * On a long one each carries so much a round trip. On a short one a new connection costs as much time
+ * of processors as 15 MiB do, and what limits is that one thread here, and one process there,
+ * enciphers for each: two do most of what can be done.
+ */
+uint64_t lanes_pay_from(unsigned lane, uint64_t round_trip_ns);
 /*
  * Those of the bulk connections that are wanted (by enum host_lane) and there already; the others
  * are dialled meanwhile. The count; each to link_unref.

@@ -18,10 +18,10 @@
 
 #include "providers/quote.h"
 #include "providers/ssh/files.h"
-#include "providers/ssh/shell.h"
 #include "transport/base/cleanup.h"
 #include "transport/base/clock.h"
 #include "transport/base/list.h"
+#include "transport/base/path.h"
 
 #define SCRIPT_MAX ((size_t)4 << 20)
 #define BATCH_TOUCHES 64 /* of one find: they are looked at before the first of them is touched */
@@ -76,14 +76,6 @@ bool follows_links(const struct spot *s)
 
 /* ---- where files are now ---- */
 
-/* `path` is `dir` or below it: what comes behind `dir`; else NULL. */
-static const char *rest_below(const char *path, const char *dir)
-{
-        size_t n = strlen(dir);
-
-        return strncmp(path, dir, n) == 0 && (path[n] == '/' || !path[n]) ? path + n : NULL;
-}
-
 /* Of a run, in their order: those that moved, linked or removed something. */
 struct mover_list {
         const struct change *changes;
@@ -94,7 +86,7 @@ struct mover_list {
 /* What one change does to the file at *path: moves it, or removes that name (*path is NULL then). */
 static int follow_one(const struct change *x, char **path)
 {
-        const char *rest = rest_below(*path, x->path);
+        const char *rest = path_rest(*path, x->path);
         bool is_gone = false;
         char *moved = NULL;
 
@@ -489,7 +481,7 @@ static int run(struct after *a, struct call *c)
                 return r;
         if (own_ns < deadline_ns)
                 c->deadline_ns = own_ns;
-        r = shell_run(a->spot->box->host, c, buf_str(&script), &a->sink, &code);
+        r = shell_run(a->spot->box->host->shell, c, buf_str(&script), &a->sink, &code);
         if (c->deadline_ns < deadline_ns)
                 c->deadline_ns = deadline_ns;
         return r;

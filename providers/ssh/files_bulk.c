@@ -15,7 +15,6 @@
 
 #include "providers/quote.h"
 #include "providers/ssh/files_window.h"
-#include "providers/ssh/shell.h"
 #include "transport/archive/tar.h"
 #include "transport/base/cleanup.h"
 #include "transport/base/clock.h"
@@ -62,7 +61,7 @@ char *bulk_temp(struct window *w)
 
         if (!w->bulk_id[0] && random_id(w->bulk_id) < 0)
                 return NULL;
-        return asprintf(&temp, "%s/" TEMP_NAME "%.*s%06zu", w->spot->paths->dir, (int)ID_HEAD,
+        return asprintf(&temp, "%s/" PLACE_TEMP "%.*s%06zu", w->spot->paths->dir, (int)ID_HEAD,
                         w->bulk_id, w->bulk_count) < 0
                        ? NULL
                        : temp;
@@ -97,7 +96,9 @@ static bool has_few(const struct window *w)
 
 static int on_bytes(struct tar_out *to, const void *data, size_t size)
 {
-        return shell_pipe_send(container_of(to, struct bulk, out)->pipe, data, size);
+        struct shell_pipe *pipe = container_of(to, struct bulk, out)->pipe;
+
+        return pipe->send(pipe, data, size);
 }
 
 static int add_file(struct bulk *b, struct tar_writer *to, const struct window_item *i)
@@ -162,7 +163,7 @@ static int add_script(struct buf *to, const struct bulk *b)
         int r = quote_addf(to, "if [ $r != 0 ]; then rm -f %s/", b->w->spot->paths->dir);
 
         if (r == 0)
-                r = buf_addf(to, TEMP_NAME "%.*s*; echo failed\nelse\necho \"$v\"\n", (int)ID_HEAD,
+                r = buf_addf(to, PLACE_TEMP "%.*s*; echo failed\nelse\necho \"$v\"\n", (int)ID_HEAD,
                              b->w->bulk_id);
         if (r == 0 && b->is_few)
                 r = buf_add_str(to, "if [ \"$v\" = ns ]; then\n");
@@ -281,21 +282,25 @@ static int run(struct bulk *b)
 {
         struct window *w = b->w;
         _cleanup_(buf_done) struct buf taker = BUF_INIT(SCRIPT_MAX), script = BUF_INIT(SCRIPT_MAX);
-        int r;
+        char sentence[256] = "";
+        int lost, r;
 
         r = quote_addf(&taker, "[ \"$v\" ] && cd %s && exec tar -xpof - 2>/dev/null",
                        w->spot->paths->dir);
         if (r == 0)
                 r = add_script(&script, b);
         if (r == 0)
-                r = shell_run_stream(w->spot->box->host, w->call, buf_str(&taker), buf_str(&script),
-                                     &b->source, &b->sink);
+                r = shell_run_stream(w->spot->box->host->shell, w->call, buf_str(&taker),
+                                     buf_str(&script), &b->source, &b->sink);
         if (r == 0) {
                 take_answer(b);
                 return 0;
         }
-        if (r == -EINTR || r == -ETIMEDOUT || sftp_error(w->spot->sftp, NULL, 0) < 0)
+        if (r == -EINTR || r == -ETIMEDOUT)
                 return r;
+        lost = sftp_error(w->spot->sftp, sentence, sizeof(sentence));
+        if (lost < 0) /* why that ended says more than what the shell met */
+                return call_fail(w->call, lost, "%s", sentence);
         w->call->sentence[0] = '\0';
         return is_undone(b, r) ? 0 : rename_temps(w);
 }

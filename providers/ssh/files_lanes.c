@@ -8,6 +8,16 @@
 
 #include "transport/base/clock.h"
 
+#define FAR_NS (10 * NS_PER_MS)
+#define MIB(n) ((uint64_t)(n) << 20)
+
+uint64_t lanes_pay_from(unsigned lane, uint64_t round_trip_ns)
+{
+        if (round_trip_ns >= FAR_NS)
+                return lane == HOST_BULK ? MIB(4) : MIB(16);
+        return lane == HOST_BULK ? MIB(64) : lane == HOST_BULK + 1 ? MIB(128) : UINT64_MAX;
+}
+
 size_t lanes_take(struct ssh_host *h, const bool *is_wanted, struct ssh_link **ret)
 {
         unsigned lanes = host_bulk_lanes(h);

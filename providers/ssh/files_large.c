@@ -8,6 +8,7 @@
 #include "transport/base/clock.h"
 
 #define CHUNK ((uint64_t)8 << 20) /* between two looks at which connections there are */
+#define WIDEN_BYTES ((uint64_t)16 << 20) /* with less left, no further one pays */
 
 struct large {
         struct spot *spot;
@@ -32,16 +33,15 @@ static int read_source(void *ctx, void *data, size_t size, uint64_t offset)
  * More connections, those that are there already. The temporary file has one name that only we
  * know; one that is written in place may have been moved, and stays with its handle.
  */
-static void widen(struct large *l)
+static void widen(struct large *l, uint64_t left)
 {
-        bool is_far = l->round_trip_ns >= STRIPE_ROUND_TRIP_NS;
         struct sftp_op opens[HOST_LANES] = {0};
         struct ssh_link *links[HOST_LANES];
         size_t n;
         int r;
 
         for (unsigned i = HOST_BULK; i < HOST_LANES; i++)
-                l->is_wanted[i] &= i == HOST_BULK || is_far;
+                l->is_wanted[i] &= left > lanes_pay_from(i, l->round_trip_ns);
         n = lanes_take(l->spot->box->host, l->is_wanted, links);
         for (size_t i = 0; i < n; i++)
                 opens[i] = (struct sftp_op){
@@ -64,7 +64,7 @@ static bool may_widen(const struct large *l, uint64_t left)
 
         for (unsigned i = HOST_BULK; i < HOST_LANES; i++)
                 is_any |= l->is_wanted[i];
-        return is_any && l->x->kind == CHANGE_STORE && left > STRIPE_BYTES;
+        return is_any && l->x->kind == CHANGE_STORE && left > WIDEN_BYTES;
 }
 
 static int write_extent(struct large *l, const struct file_extent *extent)
@@ -77,7 +77,7 @@ static int write_extent(struct large *l, const struct file_extent *extent)
 
                 n = extent->size - at;
                 if (may_widen(l, n)) {
-                        widen(l);
+                        widen(l, n);
                         n = may_widen(l, n) ? CHUNK : n;
                 }
                 /* the control connection stays free for others once there is another */

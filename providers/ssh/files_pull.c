@@ -12,8 +12,6 @@
 
 #include "providers/quote.h"
 #include "providers/ssh/files.h"
-#include "providers/ssh/script.h"
-#include "providers/ssh/shell.h"
 #include "transport/archive/tar.h"
 #include "transport/base/cleanup.h"
 #include "transport/base/clock.h"
@@ -182,13 +180,13 @@ static void take_answer(struct pull *p, const char *mark)
 static int pull_group(struct pull *p, struct call *c)
 {
         _cleanup_(buf_done) struct buf script = BUF_INIT(SCRIPT_MAX);
-        char mark[SCRIPT_TOKEN_SIZE];
-        int code, r = script_token(mark);
+        char mark[SHELL_TOKEN_SIZE];
+        int code, r = shell_token(mark);
 
         if (r == 0)
                 r = add_script(&script, p, mark);
         if (r == 0)
-                r = shell_run(p->spot->box->host, c, buf_str(&script), &p->bytes, &code);
+                r = shell_run(p->spot->box->host->shell, c, buf_str(&script), &p->bytes, &code);
         if (r == 0)
                 take_answer(p, mark);
         return r < 0 ? r : p->error;

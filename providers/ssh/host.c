@@ -11,9 +11,9 @@
 #include <unistd.h>
 
 #include "providers/ssh/config.h"
+#include "providers/ssh/helpers.h"
 #include "providers/ssh/pool.h"
 #include "providers/ssh/program.h"
-#include "providers/ssh/shell.h"
 #include "providers/ssh/ssh.h"
 #include "transport/base/cleanup.h"
 #include "transport/base/clock.h"
@@ -22,13 +22,14 @@
 
 #define UNUSED_NS (60 * NS_PER_S)
 #define PATH_SIZE 4096
+#define ASK_NS (8 * NS_PER_S) /* below what a command may take to start */
 
 /* ---- birth and end ---- */
 
 static void free_host(struct ssh_host *h)
 {
         pool_stop(h->dialer); /* a dial starts a helper shell */
-        shell_free(h->shell); /* its streams are on the connections */
+        helpers_done(h); /* their streams are on the connections */
         pool_free(h->dialer);
         if (h->config)
                 ssh_config_done(h->config);
@@ -54,7 +55,7 @@ static struct ssh_host *host_new(struct ssh_provider *ssh, const struct ssh_conf
         ssh_config_id(config, h->id);
         h->config = calloc(1, sizeof(*h->config));
         if (!h->config || ssh_config_copy(config, h->config) < 0 || pool_new(h, &h->dialer) < 0 ||
-            shell_new(h, &h->shell) < 0) {
+            helpers_init(h) < 0) {
                 free_host(h);
                 return NULL;
         }
@@ -331,7 +332,18 @@ unsigned host_known(struct ssh_host *h)
         return can;
 }
 
-int host_learn(struct ssh_host *h, struct sftp *sftp, unsigned can, struct call *c)
+/* Where a shell was, none that answers is a trouble of the moment. */
+static void learn_programs(struct ssh_host *h, unsigned can)
+{
+        mutex_lock(&h->lock);
+        if (can & HOST_SHELL || !(h->can & HOST_SHELL))
+                h->can = can;
+        h->is_known = true;
+        mutex_unlock(&h->lock);
+        log_debug("ssh", "%s: %s can 0x%x", h->id, host_name(h), can);
+}
+
+int host_learn(struct ssh_host *h, struct sftp *sftp, int can, struct call *c)
 {
         char path[PATH_SIZE];
         struct sftp_op op = {
@@ -351,10 +363,11 @@ int host_learn(struct ssh_host *h, struct sftp *sftp, unsigned can, struct call 
         mutex_lock(&h->lock);
         if (!h->home)
                 h->home = STEAL(home);
-        h->can = can;
-        h->is_known = true;
         mutex_unlock(&h->lock);
-        log_debug("ssh", "%s: %s can 0x%x", h->id, host_name(h), can);
+        if (can >= 0)
+                learn_programs(h, (unsigned)can);
+        else
+                log_debug("ssh", "%s: %s: no program has answered", h->id, host_name(h));
         return 0;
 }
 
@@ -388,6 +401,75 @@ static int open_script(struct program_opener *o, struct call *c, const char *com
 {
         return host_open_program(container_of(o, struct script_opener, opener)->host, c, command,
                                  events, ret);
+}
+
+/* ---- a probe that had no answer is tried again ---- */
+
+static int open_probe(struct program_opener *o, struct call *c, const char *command,
+                      const struct stream_events *events, struct stream **ret)
+{
+        return pool_open_program(container_of(o, struct script_opener, opener)->host->dialer, c,
+                                 command, events, ret);
+}
+
+/* 1: ask. 0: it's known meanwhile; -EAGAIN: somebody else has asked in vain. */
+static int begin_asking(struct ssh_host *h, struct call *c)
+{
+        bool others = false;
+        int r = 0;
+
+        mutex_lock(&h->lock);
+        while (h->is_asking && r == 0) {
+                others = true;
+                (void)cond_wait_until(&h->changed, &h->lock, clock_after(50 * NS_PER_MS));
+                r = call_check(c);
+        }
+        if (r == 0 && !h->is_known) {
+                r = others ? -EAGAIN : 1;
+                h->is_asking |= !others;
+        }
+        mutex_unlock(&h->lock);
+        return r;
+}
+
+static int ask_again(struct ssh_host *h, struct call *c)
+{
+        struct script_opener o = {.opener.open = open_probe, .host = h};
+        int can = -EAGAIN, r = begin_asking(h, c);
+
+        if (r > 0) {
+                can = program_probe(&o.opener, c, ASK_NS);
+                if (can >= 0)
+                        learn_programs(h, (unsigned)can);
+                mutex_lock(&h->lock);
+                h->is_asking = false;
+                cond_broadcast(&h->changed);
+                mutex_unlock(&h->lock);
+                r = can < 0 ? can : 0;
+        }
+        /* It's no time-out of what the caller wants: that was never sent. */
+        if (r == -EAGAIN || r == -ETIMEDOUT)
+                return call_fail(c, -EAGAIN,
+                                 "%s has not answered a command yet: nothing was started",
+                                 host_name(h));
+        if (r < 0)
+                return c->sentence[0] ? r : call_fail_errno(c, r, "%s", host_name(h));
+        return (int)host_known(h);
+}
+
+int host_shell(struct ssh_host *h, struct call *c)
+{
+        int can = host_probe(h, c);
+        bool is_known;
+
+        mutex_lock(&h->lock);
+        is_known = h->is_known;
+        mutex_unlock(&h->lock);
+        if (can >= 0 && !is_known)
+                can = ask_again(h, c);
+        if (can < 0 || can & HOST_SHELL)
+                return can;
+        return call_fail(c, -EOPNOTSUPP, "%s runs no commands for this account", host_name(h));
 }
 
 int host_script(struct ssh_host *h, struct call *c, const char *script, size_t size,

@@ -28,13 +28,16 @@ int host_all(struct ssh_provider *ssh, struct ssh_host ***ret, size_t *ret_count
 /* As people call it. */
 const char *host_name(const struct ssh_host *h);
 
-/* Write its record; -errno. */
+/* Write its record, before anything is made there: a host without one has nothing of ours. -errno. */
 int host_record(struct ssh_host *h, struct call *c);
 /* No sandbox of ours is there: its record goes, unless somebody uses it. */
 void host_forget(struct ssh_host *h);
 
-/* The first connection: where the home is, and what there is. On a dial's thread. */
-int host_learn(struct ssh_host *h, struct sftp *sftp, unsigned can, struct call *c);
+/*
+ * A new connection: where the home is, and what there is, as program_probe said it; -EAGAIN: that
+ * stays as it was. On a dial's thread.
+ */
+int host_learn(struct ssh_host *h, struct sftp *sftp, int can, struct call *c);
 /* It answers again: its sandboxes are to be asked. On a dial's thread. */
 void host_is_back(struct ssh_host *h);
 

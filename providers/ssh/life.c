@@ -91,13 +91,58 @@ static int write_state(struct ssh_box *b, struct call *c, const char *word)
 
 /* ---- signals ---- */
 
-/* How many groups there were; 0 as well where there are no commands at all. */
+static int on_command(void *ctx, const char *path, const struct stat *st, const char *target)
+{
+        (void)ctx;
+        (void)path;
+        (void)st;
+        (void)target;
+        return 1;
+}
+
+static int on_listed(void *ctx, const char *path)
+{
+        (void)ctx;
+        (void)path;
+        return 0;
+}
+
+/* 1: run/ holds something of a command; 0: none was ever started. */
+static int has_commands(struct ssh_box *b, struct call *c)
+{
+        const struct sftp_list_sink sink = {.entry = on_command, .listed = on_listed};
+        const struct ssh_paths *p = NULL;
+        struct sftp_listing what = {.depth = 1};
+        struct ssh_link *l = NULL;
+        int r = ssh_box_paths(b, c, &p);
+
+        if (r == 0)
+                r = host_link(b->host, c, HOST_CONTROL, &l);
+        if (r < 0 || !p || !l)
+                return r;
+        what.root = p->run;
+        r = sftp_list(l->sftp, c, &what, &sink);
+        link_unref(l);
+        if (r == -ENOENT)
+                return 0;
+        return r < 0 && !c->sentence[0] ? call_fail_errno(c, r, "%s", p->run) : r;
+}
+
+/* How many groups there were; 0 as well where no shell answers and none can ever have been. */
 static int signal_all(struct ssh_box *b, struct call *c, int signal)
 {
-        int r = ssh_exec_signal_all(b, c, signal);
+        int r = ssh_exec_signal_all(b, c, signal), has;
 
-        if (r != -EOPNOTSUPP)
+        if (r != -EOPNOTSUPP && r != -EAGAIN)
                 return r;
+        has = has_commands(b, c);
+        if (has < 0)
+                return has;
+        if (has > 0)
+                return call_fail(c, -EAGAIN,
+                                 "%s runs no command now, and former ones may live: run/ of the "
+                                 "sandbox isn't empty",
+                                 host_name(b->host));
         c->sentence[0] = '\0';
         return 0;
 }
@@ -253,13 +298,9 @@ static int resume_box(struct ssh_box *b, struct call *c)
 
 static int pause_box(struct ssh_box *b, struct call *c)
 {
-        int can = host_probe(b->host, c);
-        int r = can < 0 ? can : 0;
+        int r = host_shell(b->host, c);
 
-        if (r == 0 && !(can & HOST_SHELL))
-                r = call_fail(c, -EOPNOTSUPP, "%s runs no commands: there is nothing to pause",
-                              host_name(b->host));
-        if (r == 0)
+        if (r >= 0)
                 r = write_state(b, c, "paused\n");
         if (r == 0) {
                 r = signal_all(b, c, SIGSTOP);

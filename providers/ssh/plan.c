@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "providers/quote.h"
 #include "providers/ssh/config.h"
 #include "transport/base/buf.h"
 #include "transport/base/cleanup.h"
@@ -18,6 +19,8 @@
 #define PASSWORD_MAX ((size_t)4096)
 #define PASSWORD_VARIABLE "SBXFS_SSH_PASSWORD"
 #define LOOKUP_SIZE 16384
+#define PROXY_MAX ((size_t)32 * 1024)
+#define PROXY_TO "[%h]:%p"
 
 /* Who we are. */
 struct self {
@@ -183,20 +186,57 @@ static int add_destination(struct wordlist *w, const char *text, size_t size)
         return r < 0 ? r : add_option(w, "--", host);
 }
 
-/* `ssh -W` to the last of them, which gets there through the others. */
-static int add_jump(struct ssh_plan *p, const struct ssh_config *config,
-                    const struct alias_self *self, const char *jump)
+static int add_expanded(struct wordlist *w, const char *path, const struct alias_self *self)
 {
-        _cleanup_(freep) char *to = NULL, *before = NULL;
-        const char *last = strrchr(jump, ',');
-        struct wordlist *w = &p->proxy;
-        int r;
+        _cleanup_(freep) char *real = NULL;
+        int r = alias_expand(path, "", NULL, self, &real);
 
-        if (asprintf(&to, "[%s]:%u", p->target.host, p->target.port) < 0) {
-                to = NULL;
+        return r < 0 ? r : add(w, real);
+}
+
+/* `more`: what stands behind the file. */
+static int add_known_hosts(struct wordlist *w, const struct ssh_config *config,
+                           const struct alias_self *self, const char *key, const char *more)
+{
+        _cleanup_(freep) char *known = NULL, *option = NULL;
+        int r = alias_expand(config->known_hosts, "", NULL, self, &known);
+
+        if (r < 0)
+                return r;
+        /* Quoted as ssh_config has it; a quote in it can't be said. */
+        if (strchr(known, '"'))
+                return -EOPNOTSUPP;
+        if (asprintf(&option, "%s=\"%s\"%s", key, known, more) < 0) {
+                option = NULL;
                 return -ENOMEM;
         }
-        r = add(w, SSH_PROGRAM);
+        return add_option(w, "-o", option);
+}
+
+/* The section's for its own jump, beside what ~/.ssh has for that. */
+static int add_trust(struct wordlist *w, const struct ssh_config *config,
+                     const struct alias_self *self)
+{
+        int r = 0;
+
+        if (config->identity)
+                r = add(w, "-i");
+        if (r == 0 && config->identity)
+                r = add_expanded(w, config->identity, self);
+        if (r == 0 && config->known_hosts)
+                r = add_known_hosts(w, config, self, "GlobalKnownHostsFile",
+                                    " /etc/ssh/ssh_known_hosts /etc/ssh/ssh_known_hosts2");
+        return r;
+}
+
+/* `ssh -W` to the last of them, which gets there through the others. */
+static int add_jump(struct wordlist *w, const struct ssh_config *config,
+                    const struct alias_self *self, const char *jump, const char *to)
+{
+        _cleanup_(freep) char *before = NULL;
+        const char *last = strrchr(jump, ',');
+        int r = add(w, SSH_PROGRAM);
+
         if (r == 0)
                 r = add_option(w, "-o", "BatchMode=yes");
         if (r == 0)
@@ -207,6 +247,8 @@ static int add_jump(struct ssh_plan *p, const struct ssh_config *config,
                 r = add_option(w, "-o", "PermitLocalCommand=no");
         if (r == 0)
                 r = add_config_file(w, config, self);
+        if (r == 0 && jump == config->jump)
+                r = add_trust(w, config, self);
         if (r == 0 && last) {
                 before = strndup(jump, (size_t)(last - jump));
                 r = before ? add_option(w, "-J", before) : -ENOMEM;
@@ -215,6 +257,18 @@ static int add_jump(struct ssh_plan *p, const struct ssh_config *config,
                 r = add_option(w, "-W", to);
         last = last ? last + 1 : jump;
         return r < 0 ? r : add_destination(w, last, strlen(last));
+}
+
+static int add_target_jump(struct ssh_plan *p, const struct ssh_config *config,
+                           const struct alias_self *self, const char *jump)
+{
+        _cleanup_(freep) char *to = NULL;
+
+        if (asprintf(&to, "[%s]:%u", p->target.host, p->target.port) < 0) {
+                to = NULL;
+                return -ENOMEM;
+        }
+        return add_jump(&p->proxy, config, self, jump, to);
 }
 
 static int add_command(struct ssh_plan *p, const struct alias_self *self)
@@ -243,7 +297,7 @@ static int add_proxy(struct ssh_plan *p, const struct ssh_config *config,
         int r = 0;
 
         if (jump && strcmp(jump, "none") != 0)
-                r = add_jump(p, config, self, jump);
+                r = add_target_jump(p, config, self, jump);
         else if (!config->jump && p->alias.proxy_command && p->alias.passes_fd)
                 return call_fail(c, -EOPNOTSUPP,
                                  "ProxyUseFdpass: only transport=openssh can do that");
@@ -253,20 +307,15 @@ static int add_proxy(struct ssh_plan *p, const struct ssh_config *config,
                 return call_fail(c, r,
                                  "the way to %s (jump, ProxyJump, ProxyCommand) can't be read",
                                  config->host);
-        if (r == 0 && p->proxy.count > 0)
-                p->target.proxy = wordlist_get(&p->proxy);
+        if (r < 0 || p->proxy.count == 0)
+                return r;
+        r = alias_environment(&p->proxy_env);
+        p->target.proxy = wordlist_get(&p->proxy);
+        p->target.proxy_env = wordlist_get(&p->proxy_env);
         return r;
 }
 
 /* ---- the rest ---- */
-
-static int add_expanded(struct wordlist *w, const char *path, const struct alias_self *self)
-{
-        _cleanup_(freep) char *real = NULL;
-        int r = alias_expand(path, "", NULL, self, &real);
-
-        return r < 0 ? r : add(w, real);
-}
 
 static int add_files(struct ssh_plan *p, const struct ssh_config *config,
                      const struct alias_self *self)
@@ -303,8 +352,8 @@ static void add_agent(struct ssh_plan *p, const struct ssh_config *config)
                 p->target.agent_socket = agent;
 }
 
-static int ask(struct ssh_plan *p, const struct ssh_config *config, const struct alias_self *self,
-               struct call *c)
+static int ask(const struct ssh_config *config, const struct alias_self *self, struct call *c,
+               struct alias *ret)
 {
         _cleanup_(freep) char *file = NULL;
         int r = 0;
@@ -314,10 +363,31 @@ static int ask(struct ssh_plan *p, const struct ssh_config *config, const struct
         if (config->ssh_config)
                 r = alias_expand(config->ssh_config, "", NULL, self, &file);
         if (r == 0)
-                r = alias_ask(config->host, config->user, config->port, file, self, c, &p->alias);
+                r = alias_ask(config->host, config->user, config->port, file, self, c, ret);
         if (r == -ENOENT)
                 return file ? call_fail(c, -EOPNOTSUPP, "ssh_config: there is no %s", SSH_PROGRAM)
                             : 0;
+        return r;
+}
+
+static int choose_user(const struct ssh_config *config, const struct alias *a, const char *own,
+                       char **ret)
+{
+        *ret = strdup(config->user ? config->user : a->user ? a->user : own);
+        return *ret ? 0 : -ENOMEM;
+}
+
+int ssh_plan_user(const struct ssh_config *config, struct call *c, char **ret)
+{
+        struct alias a = {0};
+        struct self self;
+        int r;
+
+        look_up(&self);
+        r = config->user ? 0 : ask(config, &self.names, c, &a);
+        if (r == 0)
+                r = choose_user(config, &a, self.user, ret);
+        alias_done(&a);
         return r;
 }
 
@@ -329,15 +399,9 @@ int ssh_plan_make(const struct ssh_config *config, struct call *c, struct ssh_pl
 
         *p = (struct ssh_plan){0};
         look_up(&self);
-        r = ask(p, config, &self.names, c);
-        if (r == 0) {
-                const char *user = config->user    ? config->user
-                                   : p->alias.user ? p->alias.user
-                                                   : self.user;
-
-                p->user = strdup(user);
-                r = p->user ? 0 : -ENOMEM;
-        }
+        r = ask(config, &self.names, c, &p->alias);
+        if (r == 0)
+                r = choose_user(config, &p->alias, self.user, &p->user);
         if (r == 0) {
                 p->target = (struct ssh_target){
                         .host = p->alias.hostname ? p->alias.hostname : config->host,
@@ -372,6 +436,7 @@ void ssh_plan_done(struct ssh_plan *p)
         wordlist_done(&p->identities);
         wordlist_done(&p->known_hosts);
         wordlist_done(&p->proxy);
+        wordlist_done(&p->proxy_env);
         alias_done(&p->alias);
         *p = (struct ssh_plan){0};
 }
@@ -391,10 +456,41 @@ static int add_shared(struct wordlist *w, enum openssh_use use, const char *sock
         return r < 0 ? r : add_option(w, "-o", "ControlPersist=no");
 }
 
+/* A word for the shell that ProxyCommand is given to, behind the client's own look for %. */
+static int add_proxy_word(struct buf *to, const char *word)
+{
+        _cleanup_(buf_done) struct buf quoted = BUF_INIT(PROXY_MAX);
+        int r = quote_add(&quoted, word);
+
+        for (size_t i = 0; r == 0 && i < quoted.size; i++) {
+                r = buf_add_char(to, quoted.data[i]);
+                if (r == 0 && quoted.data[i] == '%' && strcmp(word, PROXY_TO) != 0)
+                        r = buf_add_char(to, '%');
+        }
+        return r == 0 ? buf_add_char(to, ' ') : r;
+}
+
+/* -J takes neither a key nor known hosts. */
+static int add_own_jump(struct wordlist *w, const struct ssh_config *config,
+                        const struct alias_self *self)
+{
+        _cleanup_(wordlist_done) struct wordlist words = {0};
+        _cleanup_(buf_done) struct buf text = BUF_INIT(PROXY_MAX);
+        int r;
+
+        if ((!config->identity && !config->known_hosts) || strcmp(config->jump, "none") == 0)
+                return add_option(w, "-J", config->jump);
+        r = add_jump(&words, config, self, config->jump, PROXY_TO);
+        if (r == 0)
+                r = buf_add_str(&text, "ProxyCommand=");
+        for (size_t i = 0; r == 0 && i < words.count; i++)
+                r = add_proxy_word(&text, words.list[i]);
+        return r == 0 ? add_option(w, "-o", buf_str(&text)) : r;
+}
+
 static int add_place(struct wordlist *w, const struct ssh_config *config,
                      const struct alias_self *self)
 {
-        _cleanup_(freep) char *known = NULL, *option = NULL;
         char port[16];
         int r = add_config_file(w, config, self);
 
@@ -404,7 +500,7 @@ static int add_place(struct wordlist *w, const struct ssh_config *config,
         if (r == 0 && config->port)
                 r = add_option(w, "-p", port);
         if (r == 0 && config->jump)
-                r = add_option(w, "-J", config->jump);
+                r = add_own_jump(w, config, self);
         if (r == 0 && config->identity) {
                 r = add(w, "-i");
                 if (r == 0)
@@ -414,17 +510,7 @@ static int add_place(struct wordlist *w, const struct ssh_config *config,
                 r = add_option(w, "-o", "IdentityAgent=none");
         if (r < 0 || !config->known_hosts)
                 return r;
-        r = alias_expand(config->known_hosts, "", NULL, self, &known);
-        if (r < 0)
-                return r;
-        /* Quoted as ssh_config has it; a quote in it can't be said. */
-        if (strchr(known, '"'))
-                return -EOPNOTSUPP;
-        if (asprintf(&option, "UserKnownHostsFile=\"%s\"", known) < 0) {
-                option = NULL;
-                return -ENOMEM;
-        }
-        r = add_option(w, "-o", option);
+        r = add_known_hosts(w, config, self, "UserKnownHostsFile", "");
         return r < 0 ? r : add_option(w, "-o", "GlobalKnownHostsFile=none");
 }
 

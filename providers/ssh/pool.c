@@ -18,17 +18,17 @@
 #include "providers/ssh/dial.h"
 #include "providers/ssh/host.h"
 #include "providers/ssh/program.h"
-#include "providers/ssh/shell.h"
 #include "providers/ssh/ssh.h"
+#include "transport/base/backoff.h"
 #include "transport/base/cleanup.h"
 #include "transport/base/clock.h"
 #include "transport/base/log.h"
-#include "transport/base/random.h"
 
 #define SPARE_LANES 4
 #define LANES (HOST_LANES + SPARE_LANES)
 #define DIALS_MAX 4 /* sshd's MaxStartups begins to refuse at 10 */
 #define DIAL_NS (10 * NS_PER_S)
+#define PROBE_NS (5 * NS_PER_S) /* callers wait for it */
 #define SLICE_NS (50 * NS_PER_MS)
 #define IDLE_NS (60 * NS_PER_S)
 #define BACKOFF_MIN_NS (250 * NS_PER_MS)
@@ -118,18 +118,6 @@ static struct pooled *pooled_new(struct ssh_host *h, unsigned lane, struct diall
 
 /* ---- what went wrong ---- */
 
-/* Seconds that a further failure costs: doubled each time, and somewhere around that. */
-static uint64_t backoff_ns(unsigned failures)
-{
-        unsigned shift = failures < 8 ? failures - 1 : 7;
-        uint64_t span_ns = BACKOFF_MIN_NS << shift, random = 0;
-
-        if (span_ns > BACKOFF_MAX_NS)
-                span_ns = BACKOFF_MAX_NS;
-        (void)random_bytes(&random, sizeof(random)); /* without it, no jitter */
-        return span_ns / 2 + random % (span_ns / 2 + 1);
-}
-
 static void failed_locked(struct ssh_dialer *d, int error, const char *sentence)
         REQUIRES(d->host->lock)
 {
@@ -137,7 +125,7 @@ static void failed_locked(struct ssh_dialer *d, int error, const char *sentence)
         d->timeouts = error == -ETIMEDOUT ? d->timeouts + 1 : 0;
         d->error = error;
         (void)snprintf(d->sentence, sizeof(d->sentence), "%s", sentence);
-        d->retry_ns = clock_after(backoff_ns(d->failures));
+        d->retry_ns = clock_after(backoff_ns(d->failures, BACKOFF_MIN_NS, BACKOFF_MAX_NS));
         d->is_open = d->timeouts >= BREAKER_TIMEOUTS;
 }
 
@@ -146,6 +134,18 @@ static void worked_locked(struct ssh_dialer *d) REQUIRES(d->host->lock)
         d->failures = d->timeouts = 0;
         d->error = 0;
         d->is_open = false;
+}
+
+/*
+ * A connection that was there. What was asked and the probe behind it were not answered, two
+ * time-outs: nobody waits for a third. A new connection is tried at once, for this one may have been
+ * lost on the way alone.
+ */
+static void silent_locked(struct ssh_dialer *d, const char *sentence) REQUIRES(d->host->lock)
+{
+        d->timeouts = BREAKER_TIMEOUTS - 1;
+        failed_locked(d, -ETIMEDOUT, sentence);
+        d->retry_ns = 0;
 }
 
 /* The sentence of the last failure; behind an open breaker the code is another. */
@@ -172,7 +172,7 @@ static struct pooled *take_dead_locked(struct ssh_dialer *d, unsigned lane) REQU
         if (lane == HOST_CONTROL) {
                 d->has_died = true;
                 if (error == -ETIMEDOUT)
-                        failed_locked(d, error, sentence[0] ? sentence : "the host is silent");
+                        silent_locked(d, sentence[0] ? sentence : "the host is silent");
         }
         return p;
 }
@@ -221,8 +221,9 @@ static void keep_spare(struct ssh_dialer *d, struct dialled *conn)
 static int look_around(struct ssh_dialer *d, struct dialled *conn, struct call *c)
 {
         struct conn_opener on = {.opener.open = open_on_conn, .dialer = d, .conn = conn};
-        int can = program_probe(&on.opener, c);
-        int r = can < 0 ? can : host_learn(d->host, conn->sftp, (unsigned)can, c);
+        int can = program_probe(&on.opener, c, PROBE_NS);
+        /* No answer: files can be had, and whoever needs a shell asks again. */
+        int r = can < 0 && can != -EAGAIN ? can : host_learn(d->host, conn->sftp, can, c);
 
         keep_spare(d, &on.spare);
         return r;
@@ -300,7 +301,8 @@ static void start_helper(struct ssh_host *h, struct call *c)
         int code;
 
         if (host_known(h) & HOST_SHELL)
-                (void)shell_run_buf(h, c, ":\n", NULL, &code); /* else whoever needs it tries */
+                (void)shell_run_buf(h->shell, c, ":\n", NULL,
+                                    &code); /* else whoever needs it tries */
 }
 
 static void *dial_thread(void *arg)
@@ -446,7 +448,11 @@ static int want(struct ssh_dialer *d, unsigned lane, struct call *c, struct pool
         keep_probing_locked(d);
         had_failed = d->failures;
         while ((r = look_locked(d, lane, had_failed, c, ret)) == -EINPROGRESS) {
-                (void)cond_wait_until(&h->changed, &d->host->lock, clock_after(SLICE_NS));
+                uint64_t until_ns = clock_after(SLICE_NS);
+
+                if (until_ns > c->deadline_ns)
+                        until_ns = c->deadline_ns;
+                (void)cond_wait_until(&h->changed, &d->host->lock, until_ns);
                 r = call_check(c);
                 if (r < 0) {
                         r = call_fail_errno(c, r, "connect to %s", host_name(h));
@@ -503,22 +509,25 @@ static int open_on_lane(struct ssh_dialer *d, unsigned lane, struct call *c, con
         return r;
 }
 
+int pool_open_program(struct ssh_dialer *d, struct call *c, const char *command,
+                      const struct stream_events *events, struct stream **ret)
+{
+        int r = open_on_lane(d, HOST_CONTROL, c, command, events, ret);
+
+        for (unsigned lane = HOST_LANES; r == -EMFILE && lane < LANES; lane++)
+                r = open_on_lane(d, lane, c, command, events, ret);
+        if (r == -EMFILE)
+                return call_fail(c, -EAGAIN, "%s runs no more commands at once",
+                                 host_name(d->host));
+        return r;
+}
+
 int host_open_program(struct ssh_host *h, struct call *c, const char *command,
                       const struct stream_events *events, struct stream **ret)
 {
-        int r = host_probe(h, c);
+        int r = host_shell(h, c);
 
-        if (r < 0)
-                return r;
-        if (!(r & HOST_SHELL))
-                return call_fail(c, -EOPNOTSUPP, "%s runs no commands for this account",
-                                 host_name(h));
-        r = open_on_lane(h->dialer, HOST_CONTROL, c, command, events, ret);
-        for (unsigned lane = HOST_LANES; r == -EMFILE && lane < LANES; lane++)
-                r = open_on_lane(h->dialer, lane, c, command, events, ret);
-        if (r == -EMFILE)
-                return call_fail(c, -EAGAIN, "%s runs no more commands at once", host_name(h));
-        return r;
+        return r < 0 ? r : pool_open_program(h->dialer, c, command, events, ret);
 }
 
 /* ---- birth, care and end ---- */

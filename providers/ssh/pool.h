@@ -15,6 +15,9 @@
 
 #include <stdint.h>
 
+#include "transport/base/call.h"
+#include "transport/stream.h"
+
 struct ssh_dialer;
 struct ssh_host;
 
@@ -23,5 +26,8 @@ int pool_new(struct ssh_host *h, struct ssh_dialer **ret);
 void pool_stop(struct ssh_dialer *d);
 /* Ends dials, then connections. Links that somebody holds live on, dead. Accepts NULL. */
 void pool_free(struct ssh_dialer *d);
+/* host_open_program, also where it isn't known whether there are programs. */
+int pool_open_program(struct ssh_dialer *d, struct call *c, const char *command,
+                      const struct stream_events *events, struct stream **ret);
 /* Close what was idle for a minute, and what has died. From time to time. */
 void pool_tend(struct ssh_dialer *d);

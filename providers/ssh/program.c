@@ -17,7 +17,6 @@
 
 #define NOISE_MAX ((size_t)64 * 1024) /* before our frame: what rc files print */
 #define ERRORS_MAX ((size_t)4096)
-#define PROBE_NS (5 * NS_PER_S)
 
 /* One program, as its events come. */
 struct program {
@@ -169,6 +168,8 @@ int program_script(struct program_opener *o, struct call *c, const char *script,
                 r = unframe(mark, &p.out, out);
                 if (r == -EPROTO && p.end.error < 0)
                         r = call_fail(c, p.end.error, "%s", p.end.sentence);
+                else if (r == -EPROTO && p.end.signal != 0)
+                        r = call_fail(c, -EAGAIN, "the account's shell was killed");
                 else if (r == -EPROTO)
                         r = call_fail(c, r, "the account's shell didn't run our script");
                 else if (r > 0)
@@ -246,10 +247,10 @@ static int read_words(const char *text)
         return (int)can;
 }
 
-int program_probe(struct program_opener *o, struct call *c)
+int program_probe(struct program_opener *o, struct call *c, uint64_t span_ns)
 {
         _cleanup_(buf_done) struct buf out = BUF_INIT(4096);
-        uint64_t deadline_ns = c->deadline_ns, own_ns = clock_after(PROBE_NS);
+        uint64_t deadline_ns = c->deadline_ns, own_ns = clock_after(span_ns);
         bool is_own = own_ns < deadline_ns;
         int r;
 
@@ -260,9 +261,9 @@ int program_probe(struct program_opener *o, struct call *c)
         if (r >= 0)
                 return read_words(buf_str(&out));
         /* Another program answers in the shell's place, or none: files only. */
-        if (r == -EPROTO || r == -EOPNOTSUPP || r == -E2BIG || (r == -ETIMEDOUT && is_own)) {
+        if (r == -EPROTO || r == -EOPNOTSUPP || r == -E2BIG) {
                 c->sentence[0] = '\0';
                 return 0;
         }
-        return r;
+        return r == -ETIMEDOUT && is_own ? -EAGAIN : r;
 }

@@ -9,7 +9,7 @@
 #include <string.h>
 
 #define BANNER_MAX 4096 /* of what is before the first frame, so much is held at once */
-#define MARK_SIZE (SCRIPT_TOKEN_SIZE + 1) /* newline, token, blank */
+#define MARK_SIZE (SHELL_TOKEN_SIZE + 1) /* newline, token, blank */
 
 void report_init(struct report *r)
 {

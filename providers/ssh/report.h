@@ -18,13 +18,14 @@
 #include <stdint.h>
 
 #include "providers/provider.h"
+#include "providers/shell/shell.h"
 #include "providers/ssh/script.h"
 #include "transport/base/buf.h"
 
 #define REPORT_MAX (2 * SCRIPT_INLINE + 8192)
 
 struct report {
-        char token[SCRIPT_TOKEN_SIZE];
+        char token[SHELL_TOKEN_SIZE];
         struct buf in;
         size_t seen; /* of `in`: no whole frame begins before this */
         bool has_started;

@@ -18,21 +18,10 @@
 #include "providers/ssh/ssh.h"
 #include "transport/base/buf.h"
 #include "transport/base/clock.h"
-#include "transport/base/random.h"
 
 #define ARG_MAX_ONE ((size_t)128 * 1024) /* of Linux: one string, with its NUL */
 #define ARG_MAX_ALL ((size_t)2048 * 1024 - 64 * 1024)
 #define TICK_S 5 /* of the watchdog of a long time-out: so much of a pause may be counted */
-
-int script_token(char ret[SCRIPT_TOKEN_SIZE])
-{
-        unsigned char bits[16];
-        int r = random_bytes(bits, sizeof(bits));
-
-        for (size_t i = 0; r == 0 && i < sizeof(bits); i++)
-                (void)snprintf(ret + 2 * i, 3, "%02x", bits[i]);
-        return r;
-}
 
 /* ---- pieces ---- */
 
@@ -50,6 +39,15 @@ static const char lives[] =
         "{ read -r sbxfs_p sbxfs_b sbxfs_k <\"$1\"; } 2>/dev/null\n"
         "[ -n \"$sbxfs_b\" ] && sbxfs_start \"$sbxfs_p\" && [ \"$sbxfs_s\" = \"$sbxfs_b\" ]; }\n";
 
+/*
+ * sbxfs_kill SIGNAL: the command of sbxfs_f, after sbxfs_lives. It is told that it runs when setsid
+ * is about to be executed, which makes the group a moment later.
+ */
+static const char kill_group[] = "sbxfs_kill() { sbxfs_n=0\n"
+                                 "until kill -$1 \"$sbxfs_k\" 2>/dev/null; do\n"
+                                 "[ $sbxfs_n -lt %d ] && sbxfs_lives \"$sbxfs_f.pid\" || return 3\n"
+                                 "sbxfs_n=$((sbxfs_n+1)); sleep %s; done; }\n";
+
 static int add_start(struct buf *to, unsigned can)
 {
         return buf_add_str(to, can & HOST_PROC ? start_by_proc : start_by_kill);
@@ -60,6 +58,13 @@ static int add_lives(struct buf *to, unsigned can)
         int r = add_start(to, can);
 
         return r == 0 ? buf_add_str(to, lives) : r;
+}
+
+static int add_kill(struct buf *to, unsigned can)
+{
+        bool is_fine = can & HOST_SLEEP_FRACTION;
+
+        return buf_addf(to, kill_group, is_fine ? 50 : 1, is_fine ? "0.02" : "1");
 }
 
 /* ---- the start ---- */
@@ -140,7 +145,7 @@ static const char feeder[] =
 /* After `sbxfs_z`'s waits. */
 static const char watchdog_end[] =
         "printf 't\\n' >\"$sbxfs_f.late\"\n"
-        "sbxfs_lives \"$sbxfs_f.pid\" || [ -z \"$sbxfs_s\" ] && kill -TERM \"$sbxfs_k\"\n"
+        "sbxfs_lives \"$sbxfs_f.pid\" || [ -z \"$sbxfs_s\" ] && sbxfs_kill TERM\n"
         "trap '' TERM\n"
         "sleep 5\n"
         "sbxfs_lives \"$sbxfs_f.pid\" || [ -z \"$sbxfs_s\" ] && kill -KILL \"$sbxfs_k\"\n"
@@ -304,11 +309,9 @@ static int add_values(struct buf *to, const struct script_exec *s)
         int r = quote_addf(to,
                            "{\n"
                            "unset sbxfs_e sbxfs_w\n"
-                           "sbxfs_t=%s sbxfs_d=%s sbxfs_r=%s sbxfs_f=%s",
-                           s->token, s->dir, s->run, s->run);
+                           "sbxfs_t=%s sbxfs_d=%s sbxfs_r=%s sbxfs_f=%s\n",
+                           s->token, s->dir, s->run, s->prefix);
 
-        if (r == 0)
-                r = buf_addf(to, "/%" PRIu64 "\n", s->in->number);
         return r == 0 ? buf_add_str(to, s->detaches ? detach : "sbxfs_u=$$\n") : r;
 }
 
@@ -324,6 +327,8 @@ int script_start(struct buf *to, const struct script_exec *s)
                 r = buf_add_str(to, head);
         if (r == 0 && s->in->has_stdin)
                 r = buf_add_str(to, feeder);
+        if (r == 0 && s->in->timeout_ns > 0)
+                r = add_kill(to, s->can);
         if (r == 0 && s->in->timeout_ns > 0)
                 r = add_watchdog(to, s);
         if (r == 0)
@@ -402,13 +407,15 @@ int script_signal(struct buf *to, const char *prefix, unsigned can, int signal)
         int r = add_lives(to, can);
 
         if (r == 0)
+                r = add_kill(to, can);
+        if (r == 0)
                 r = quote_addf(to, "sbxfs_f=%s\n", prefix);
         if (r == 0)
                 r = buf_addf(to,
                              "sbxfs_lives \"$sbxfs_f.pid\" || [ -z \"$sbxfs_s\" ] || exit 3\n"
                              "[ -n \"$sbxfs_k\" ] || exit 3\n"
                              "echo %d >\"$sbxfs_f.sent\"\n"
-                             "kill -%d \"$sbxfs_k\" 2>/dev/null || exit 3\n",
+                             "sbxfs_kill %d || exit 3\n",
                              signal, signal);
         return r;
 }
@@ -467,15 +474,15 @@ static const char remove_dead[] =
         "|| rm -f -- \"$sbxfs_i\"\n"
         "done\n";
 
-int script_remove(struct buf *to, const char *run, unsigned can, const uint64_t *numbers,
-                  size_t count)
+int script_remove(struct buf *to, const char *run, unsigned can,
+                  const char (*names)[SCRIPT_NAME_SIZE], size_t count)
 {
         int r = add_lives(to, can);
 
         if (r == 0)
                 r = quote_addf(to, "cd %s 2>/dev/null || exit 0\nrm -f --", run);
         for (size_t i = 0; r == 0 && i < count; i++)
-                r = buf_addf(to, " %" PRIu64 ".[!p]*", numbers[i]);
+                r = quote_addf(to, " %s.[!p]*", names[i]);
         if (r == 0)
                 r = buf_add_char(to, '\n');
         return r == 0 ? buf_add_str(to, remove_dead) : r;

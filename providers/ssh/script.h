@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What exec.c has the host's shell do, as text: pure. Each command of a sandbox has files in its
- * run directory (0700), all named by its number N:
+ * run directory (0700), all named by its number N (-OWNER, of who adopted the sandbox):
  *
  *      N.up     its supervisor: pid and start time; made exclusively: N is started only once
  *      N.sup    what the supervisor's shell says: "Terminated" and the like
@@ -28,16 +28,15 @@
 struct buf;
 struct exec_req;
 
-#define SCRIPT_TOKEN_SIZE 33 /* 128 bits as hex, and NUL */
+#define SCRIPT_NAME_SIZE 64 /* of N, with its NUL */
 #define SCRIPT_INLINE 65536 /* bytes of each stream that the report of an end brings along */
-
-int script_token(char ret[SCRIPT_TOKEN_SIZE]); /* 0 or -errno */
 
 /* A command of a sandbox. All borrowed. */
 struct script_exec {
         const char *dir; /* of the sandbox */
         const char *work;
         const char *run;
+        const char *prefix; /* run/N */
         const char *box; /* the value of SBXFS_BOX in the command's environment */
         unsigned can; /* enum host_can */
         const char *token;
@@ -78,8 +77,8 @@ int script_feed(struct buf *to, const char *prefix, uint64_t offset, const void 
                 bool is_last);
 
 /* What is left of ended ones goes. */
-int script_remove(struct buf *to, const char *run, unsigned can, const uint64_t *numbers,
-                  size_t count);
+int script_remove(struct buf *to, const char *run, unsigned can,
+                  const char (*names)[SCRIPT_NAME_SIZE], size_t count);
 
 /* Give back what was fetched: [0, size) of the stream's file becomes a hole. */
 int script_punch(struct buf *to, const char *prefix, unsigned stream, uint64_t size);

@@ -13,7 +13,7 @@
  *
  * Its parts: ssh.c (the table, the instance), config.c (what the operator and the user said, ssh -G),
  * host.c (a host), pool.c (its connections), program.c (scripts, the probe), box.c (a sandbox and
- * its paths), marker.c, life.c; exec.c, shell.c and script.c (commands); files.c (files).
+ * its paths), marker.c, life.c; exec.c and script.c (commands), helpers.c (its shells); files.c (files).
  *
  * Threads: any, everywhere. Dials run on threads of their own; callers wait for them, each up to
  *          its own deadline.
@@ -27,13 +27,14 @@
 #include <stdint.h>
 
 #include "providers/provider.h"
+#include "providers/shell/shell.h"
 #include "transport/base/list.h"
 #include "transport/base/lock.h"
 #include "transport/stream.h"
 
 struct buf;
 struct sftp; /* transport/sftp/sftp.h */
-struct shell; /* shell.h: a host's kept helper shell */
+struct exec_host; /* exec_host.h */
 struct ssh_config; /* config.h */
 struct ssh_dialer; /* pool.c */
 struct ssh_host;
@@ -66,7 +67,7 @@ static inline struct ssh_provider *ssh_provider_of(struct provider *p)
 
 /* ---- hosts ---- */
 
-/* What a host's programs can, found by one script at the first connection. */
+/* What a host's programs can, found by one script when a first connection is made. */
 enum host_can {
         HOST_SHELL = 1 << 0, /* commands at all; else files only (internal-sftp, nologin) */
         HOST_SETSID = 1 << 1, /* setsid(1) */
@@ -104,13 +105,17 @@ struct ssh_host {
         /* fixed after init */
         char id[20]; /* of its settings: [0-9a-f]+; part of box ids */
         struct ssh_config *config;
-        struct shell *shell; /* shell.c's: shell_new at birth, shell_free at the end */
+        struct shell *shell; /* helper shells */
+        struct shell_opener opener; /* of those */
+        struct exec_host *execs; /* exec.c's */
 
         struct mutex lock;
         struct cond changed;
+        /* guarded by lock */
+        bool is_known; /* the probe was answered */
+        bool is_asking; /* it's tried again, by one for all */
+        unsigned can; /* enum host_can; a HOST_SHELL that was seen stays */
         /* guarded by lock: what the first connection found; fixed from then on */
-        bool is_known;
-        unsigned can; /* enum host_can */
         char *home; /* absolute: where SFTP and programs start */
         char *base; /* absolute, links resolved; NULL until the first sandbox made it */
 
@@ -143,8 +148,16 @@ void link_unref(struct ssh_link *l); /* accepts NULL; not from an event */
 unsigned host_bulk_lanes(const struct ssh_host *h);
 /* What can be said of the host now, without a call: 0 not asked yet. */
 unsigned host_known(struct ssh_host *h);
-/* Connect if need be, and know: enum host_can, or -errno. */
+/*
+ * Connect if need be, and know: enum host_can, or -errno. 0 also while no program has answered: the
+ * host may be slow, and files can be had by SFTP meanwhile.
+ */
 int host_probe(struct ssh_host *h, struct call *c);
+/*
+ * For what needs a shell: as host_probe, but who has not answered is asked again. -EOPNOTSUPP the
+ * account runs no commands; -EAGAIN no answer yet; nothing was started.
+ */
+int host_shell(struct ssh_host *h, struct call *c);
 
 /**
  * Start a program there, on any connection that takes one more channel: `command` is read by the
@@ -152,7 +165,7 @@ int host_probe(struct ssh_host *h, struct call *c);
  * it prints may begin with what the account's rc files print.
  *
  * Owner:  *ret to stream_close, never from an event.
- * Errors: as host_link; -EOPNOTSUPP no programs there.
+ * Errors: as host_link and host_shell.
  */
 int host_open_program(struct ssh_host *h, struct call *c, const char *command,
                       const struct stream_events *events, struct stream **ret);
@@ -233,7 +246,7 @@ void ssh_exec_release(struct exec *x);
  * A signal to every process of the sandbox's commands, by what run/ says, those of former runs of
  * ours and their background processes included; 0 only counts.
  *
- * Returns: how many process groups live (before the signal), or -errno; -EOPNOTSUPP no shell there.
+ * Returns: how many process groups live (before the signal), or -errno; as host_shell.
  */
 int ssh_exec_signal_all(struct ssh_box *b, struct call *c, int signal);
 void ssh_execs_done(struct ssh_box *b);

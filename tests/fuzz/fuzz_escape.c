@@ -27,6 +27,19 @@ static void check_line(const char *text, size_t size)
         }
 }
 
+/* Once more changes nothing, whoever escaped it first. */
+static void check_sentence(const char *text, size_t size)
+{
+        char once[ESCAPE_LINE_MAX + 1], twice[ESCAPE_LINE_MAX + 1];
+
+        escape_text(text, size, once, sizeof(once));
+        escape_sentence(once, strlen(once), twice, sizeof(twice));
+        assert(strcmp(once, twice) == 0);
+        escape_sentence(text, size, once, sizeof(once));
+        escape_sentence(once, strlen(once), twice, sizeof(twice));
+        assert(strcmp(once, twice) == 0);
+}
+
 static void check_json_string(const uint8_t *data, size_t size)
 {
         char *text = strndup((const char *)data, size);
@@ -57,7 +70,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                 escape_text((const char *)data, size, fixed, room);
                 assert(strlen(fixed) < room);
                 check_line(fixed, strlen(fixed));
+                escape_sentence((const char *)data, size, fixed, room);
+                assert(strlen(fixed) < room);
+                check_line(fixed, strlen(fixed));
         }
+        check_sentence((const char *)data, size);
         check_json_string(data, size);
         return 0;
 }

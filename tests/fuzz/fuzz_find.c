@@ -8,7 +8,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "providers/ssh/files.h"
+#include "providers/shell/find.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

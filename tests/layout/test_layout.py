@@ -29,7 +29,7 @@ def tree(tmp_path):
         return tmp_path
     for header in ("transport/base/buf.h", "transport/http.h", "providers/provider.h",
                    "providers/generic.h", "providers/local/local.h", "providers/acme.h",
-                   "fs/worker.h", "fs/sandbox/sandbox.h", "fs/volume/volume.h",
+                   "transport/base/worker.h", "fs/sandbox/sandbox.h", "fs/volume/volume.h",
                    "fs/control/ctl.h", "fs/tree/tree.h", "fs/mount/mount.h"):
         add(header, "int %s;\n" % header.replace("/", "_").replace(".", "_"))
     return add
@@ -51,7 +51,7 @@ def test_every_compiler_flag_is_known():
 
 
 GOOD = {
-    "fs/sandbox/a.c": '#include <stdio.h>\n\n#include "fs/worker.h"\n#include "providers/provider.h"\n',
+    "fs/sandbox/a.c": '#include <stdio.h>\n\n#include "transport/base/worker.h"\n#include "providers/provider.h"\n',
     "fs/tree/tree.c": '#include "fs/tree/tree.h"\n\n#include <stdio.h>\n\n#include "fs/volume/volume.h"\n',
     "fs/mount/a.c": '#include <fuse_lowlevel.h>\n\n#include "fs/tree/tree.h"\n',
     "fs/tree/tree_parts.c": '#include "fs/tree/tree.h"\n\n#include <stdio.h>\n',
@@ -64,13 +64,11 @@ GOOD = {
 
 BAD = {
     "upwards in fs": ("fs/sandbox/a.c", '#include "fs/volume/volume.h"\n', "fs/sandbox is below fs/volume"),
-    "worker upwards": ("fs/worker.c", '#include "fs/worker.h"\n\n#include "fs/sandbox/sandbox.h"\n',
-                       "fs/worker.c is below fs/sandbox"),
     "tree to mount": ("fs/tree/a.c", '#include "fs/mount/mount.h"\n', "fs/tree is below fs/mount"),
-    "unknown room": ("fs/cellar/a.c", '#include "fs/worker.h"\n', "no known room"),
+    "unknown room": ("fs/cellar/a.c", '#include "fs/sandbox/sandbox.h"\n', "no known room"),
     "base upwards": ("transport/base/a.c", '#include "transport/http.h"\n', "includes only itself"),
     "transport upwards": ("transport/a.c", '#include "providers/provider.h"\n', "includes only itself"),
-    "providers upwards": ("providers/a.c", '#include "fs/worker.h"\n', "knows nothing of fs/"),
+    "providers upwards": ("providers/a.c", '#include "fs/sandbox/sandbox.h"\n', "knows nothing of fs/"),
     "service to service": ("providers/other.c", '#include "providers/local/local.h"\n', "service local"),
     "contract to service": ("providers/quote.c", '#include "providers/acme.h"\n', "service acme"),
     "fs to service": ("fs/volume/a.c", '#include "providers/local/local.h"\n', "only providers/provider.h"),
@@ -81,9 +79,9 @@ BAD = {
     "curl in a provider": ("providers/other.c", "#include <curl/curl.h>\n", "libcurl belongs"),
     "relative": ("fs/tree/a.c", '#include "tree.h"\n', "written from the root"),
     "own header late": ("fs/tree/tree.c", '#include <stdio.h>\n#include "fs/tree/tree.h"\n', "comes first"),
-    "system after project": ("fs/tree/a.c", '#include "fs/worker.h"\n#include <stdio.h>\n',
+    "system after project": ("fs/tree/a.c", '#include "transport/base/worker.h"\n#include <stdio.h>\n',
                              "before the project's"),
-    "brackets": ("fs/tree/a.c", "#include <fs/worker.h>\n", "go in quotes"),
+    "brackets": ("fs/tree/a.c", "#include <fs/tree/tree.h>\n", "go in quotes"),
     "tests in the program": ("fs/tree/a.c", '#include "tests/unit/check.h"\n', "does not include its tests"),
 }
 

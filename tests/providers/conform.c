@@ -59,6 +59,7 @@ static struct {
         struct cond changed;
         struct list boxes, runs;
         unsigned changes, working;
+        char phase[80]; /* the latest */
         pthread_mutex_t print;
 } t = {.print = PTHREAD_MUTEX_INITIALIZER};
 
@@ -103,7 +104,11 @@ static void get_settings(const struct json *j, struct spec *s)
         static const struct {
                 const char *key;
                 enum setting setting;
-        } words[] = {{"net", SETTING_NET},
+        } words[] = {{"image", SETTING_IMAGE},
+                     {"template", SETTING_TEMPLATE},
+                     {"snapshot", SETTING_SNAPSHOT},
+                     {"runtime", SETTING_RUNTIME},
+                     {"net", SETTING_NET},
                      {"user", SETTING_USER},
                      {"workdir", SETTING_WORKDIR},
                      {"isolation", SETTING_ISOLATION},
@@ -143,6 +148,7 @@ static void get_spec(const struct json *j, const char *owner, struct spec *s)
         s->cpu_milli = (uint32_t)get_number(j, "cpu_milli");
         s->memory = get_number(j, "memory");
         s->processes = get_number(j, "processes");
+        s->timeout_ns = get_number(j, "timeout_s") * NS_PER_S;
         s->is_readonly = get_flag(j, "readonly");
         s->env = get_pairs(j, "env", &s->env_count);
         s->labels = get_pairs(j, "labels", &s->label_count);
@@ -258,6 +264,15 @@ static void on_changed(void *ctx, const char *id)
         mutex_lock(&t.lock);
         t.changes++;
         cond_broadcast(&t.changed);
+        mutex_unlock(&t.lock);
+}
+
+static void on_phase(void *ctx, const char *key, const char *text)
+{
+        (void)ctx;
+        (void)key;
+        mutex_lock(&t.lock);
+        (void)snprintf(t.phase, sizeof(t.phase), "%s", text);
         mutex_unlock(&t.lock);
 }
 
@@ -408,8 +423,22 @@ static int op_state(struct request *q)
         say_text(q, "why", s.sentence);
         say_number(q, "cpu_milli", s.cpu_milli);
         say_number(q, "memory", (int64_t)s.memory);
+        say_number(q, "disk", (int64_t)s.disk);
+        say_number(q, "expires", (int64_t)(s.expires_real_ns / NS_PER_S));
+        say_text(q, "image", s.image);
         say_number(q, "quiet", box_is_quiet(q->box));
         say_number(q, "changes", changes);
+        return 0;
+}
+
+static int op_phase(struct request *q)
+{
+        char phase[sizeof(t.phase)];
+
+        mutex_lock(&t.lock);
+        memcpy(phase, t.phase, sizeof(phase));
+        mutex_unlock(&t.lock);
+        say_text(q, "phase", phase);
         return 0;
 }
 
@@ -491,6 +520,7 @@ static int op_exec(struct request *q)
                 free_run(run);
         } else {
                 say_number(q, "pid", exec->pid);
+                say_text(q, "exec_id", exec->id);
                 add_run(run, exec);
         }
         for (size_t i = 0; i < in.env_count; i++) {
@@ -507,12 +537,11 @@ static int op_exec_attach(struct request *q)
         uint64_t number = get_number(q->json, "number");
         struct run *run = new_run(get_text(q->json, "box"), number);
         uint64_t have[2] = {run->have[0], run->have[1]};
-        char id[32];
+        const char *id = get_text(q->json, "exec_id");
         struct exec *exec;
         int r;
 
-        (void)snprintf(id, sizeof(id), "%" PRIu64, number);
-        r = exec_attach(q->box, &q->call, number, id, have, &run->sink, &exec);
+        r = exec_attach(q->box, &q->call, number, id ? id : "", have, &run->sink, &exec);
         if (r < 0) {
                 free_run(run);
                 return r;
@@ -672,6 +701,7 @@ static const struct {
         {"pause", op_pause, true, false},
         {"resume", op_resume, true, false},
         {"state", op_state, true, false},
+        {"phase", op_phase, false, false},
         {"root", op_root, true, false},
         {"exec", op_exec, true, false},
         {"exec_attach", op_exec_attach, true, false},
@@ -789,13 +819,15 @@ static unsigned parse_allow(const char *words)
         return (strstr(words, "isolation") ? ALLOW_ISOLATION : 0u) |
                (strstr(words, "net") ? ALLOW_NET : 0u) |
                (strstr(words, "mount") ? ALLOW_MOUNT : 0u) |
+               (strstr(words, "runtime") ? ALLOW_RUNTIME : 0u) |
                (strstr(words, "ssh") ? ALLOW_SSH : 0u);
 }
 
 int main(int argc, char **argv)
 {
         struct pair pairs[16];
-        struct provider_config config = {.pairs = pairs, .listener = {.box_changed = on_changed}};
+        struct provider_config config = {
+                .pairs = pairs, .listener = {.box_changed = on_changed, .box_phase = on_phase}};
         struct call c;
         char *line = NULL;
         size_t room = 0;

@@ -435,6 +435,7 @@ static void change_of(const struct json *j, struct change *ret)
         *ret = (struct change){
                 .path = path_of(j, "path"),
                 .to = path_of(j, "to"),
+                .temp = json_get(j, "temp") ? path_of(j, "temp") : NULL,
                 .flags = (unsigned)number(j, "flags"),
                 .what = (unsigned)number(j, "what"),
                 .mode = (mode_t)number(j, "mode"),
@@ -454,6 +455,7 @@ static void free_change(struct change *x)
 {
         free((void *)(uintptr_t)x->path);
         free((void *)(uintptr_t)x->to);
+        free((void *)(uintptr_t)x->temp);
         free((void *)(uintptr_t)x->extents);
         free_source(x->from);
 }

@@ -19,3 +19,9 @@
  *          else -errno.
  */
 int beneath_open(int root, const char *path, size_t length, int flags, mode_t mode);
+
+/*
+ * The same across mount points, and also where the system has no openat2, or forbids it; never
+ * makes a file.
+ */
+int beneath_open_across(int root, const char *path, size_t length, int flags);

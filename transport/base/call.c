@@ -23,6 +23,7 @@ void call_init(struct call *c, uint64_t deadline_ns)
         c->deadline_ns = deadline_ns;
         atomic_init(&c->is_cancelled, false);
         c->id = atomic_fetch_add(&last_id, 1) + 1;
+        c->made_nothing = false;
         c->sentence[0] = '\0';
 }
 

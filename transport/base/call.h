@@ -16,6 +16,7 @@ struct call {
         uint64_t deadline_ns; /* CLOCK_MONOTONIC; NEVER_NS for none */
         atomic_bool is_cancelled;
         uint64_t id; /* for logs; unique in this process */
+        bool made_nothing; /* of a creation that failed: certainly nothing is there of it */
         char sentence[CALL_SENTENCE_MAX]; /* "" while nothing failed */
 };
 

@@ -62,15 +62,43 @@ static void put_hex(char *to, unsigned char c)
         to[3] = digits[c & 15];
 }
 
+static int hex_digit(char c)
+{
+        if (c >= '0' && c <= '9')
+                return c - '0';
+        return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* Whether this is a byte as put_hex writes it, of those that are never shown as they are. */
+static bool is_escape(const char *text, size_t size)
+{
+        int high, low, byte;
+
+        if (size < 4 || text[0] != '\\' || text[1] != 'x')
+                return false;
+        high = hex_digit(text[2]);
+        low = hex_digit(text[3]);
+        if (high < 0 || low < 0)
+                return false;
+        byte = high * 16 + low;
+        return byte < 0x20 || byte >= 0x7f || byte == '\\';
+}
+
 /*
  * The escaped form of what stands at `text`; its size, and in `*ret_used` how much of the text it
  * stands for.
  */
-static size_t escape_one(const char *text, size_t size, char to[16], size_t *ret_used)
+static size_t escape_one(const char *text, size_t size, bool is_sentence, char to[16],
+                         size_t *ret_used)
 {
         unsigned length = utf8_length(text, size);
         size_t used = length ? length : 1;
 
+        if (is_sentence && is_escape(text, size)) {
+                *ret_used = 4;
+                memcpy(to, text, 4);
+                return 4;
+        }
         *ret_used = used;
         if (length > 0 && is_plain(text, length)) {
                 memcpy(to, text, used);
@@ -82,13 +110,13 @@ static size_t escape_one(const char *text, size_t size, char to[16], size_t *ret
 }
 
 /* Returns the size of the escaped text, which is always below `to_size`. */
-static size_t escape(const char *text, size_t size, char *to, size_t to_size)
+static size_t escape(const char *text, size_t size, bool is_sentence, char *to, size_t to_size)
 {
         size_t at = 0, cut = 0; /* cut: the last place where "..." fits behind what is whole */
 
         while (size > 0) {
                 char one[16];
-                size_t used, n = escape_one(text, size, one, &used);
+                size_t used, n = escape_one(text, size, is_sentence, one, &used);
 
                 if (at + n >= to_size) {
                         at = cut;
@@ -110,12 +138,18 @@ static size_t escape(const char *text, size_t size, char *to, size_t to_size)
 void escape_text(const char *text, size_t size, char *to, size_t to_size)
 {
         if (to_size > 0)
-                (void)escape(text, size, to, to_size);
+                (void)escape(text, size, false, to, to_size);
+}
+
+void escape_sentence(const char *text, size_t size, char *to, size_t to_size)
+{
+        if (to_size > 0)
+                (void)escape(text, size, true, to, to_size);
 }
 
 int escape_line(struct buf *to, const char *text, size_t size)
 {
         char line[ESCAPE_LINE_MAX + 1];
 
-        return buf_add(to, line, escape(text, size, line, sizeof(line)));
+        return buf_add(to, line, escape(text, size, false, line, sizeof(line)));
 }

@@ -19,5 +19,12 @@ int escape_line(struct buf *to, const char *text, size_t size);
 /* The same into a fixed array; always NUL-terminated, never cut inside an escape. */
 void escape_text(const char *text, size_t size, char *to, size_t to_size);
 
+/*
+ * escape_text for sentences that travel, of which parts are escaped already: each \xNN that
+ * escape_text makes stays. Done twice, it is as done once. Not for what somebody unescapes: foreign
+ * text that says \x1b by four characters looks the same.
+ */
+void escape_sentence(const char *text, size_t size, char *to, size_t to_size);
+
 /* Length of the valid UTF-8 sequence at `text` (1-4), 0 when there is none. */
 unsigned utf8_length(const char *text, size_t size);

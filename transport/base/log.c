@@ -75,7 +75,7 @@ static void logv(enum log_level level, const char *topic, const char *format, va
         if (topic)
                 n = snprintf(raw, sizeof(raw), "%.32s: ", topic);
         if (n >= 0 && vsnprintf(raw + n, sizeof(raw) - (size_t)n, format, args) >= 0) {
-                escape_text(raw, strlen(raw), text, sizeof(text));
+                escape_sentence(raw, strlen(raw), text, sizeof(text));
                 put(level, text);
         }
         errno = saved;

@@ -25,6 +25,7 @@
 #include "transport/base/buf.h"
 #include "transport/base/cleanup.h"
 #include "transport/base/file.h"
+#include "transport/base/hash.h"
 #include "transport/base/random.h"
 
 #define SIZE_LIMIT ((size_t)1024 * 1024)
@@ -163,11 +164,7 @@ static bool is_escaped(char c)
 
 static uint64_t checksum(const char *text, size_t size)
 {
-        uint64_t sum = UINT64_C(0xcbf29ce484222325);
-
-        for (size_t i = 0; i < size; i++)
-                sum = (sum ^ (unsigned char)text[i]) * UINT64_C(0x100000001b3);
-        return sum;
+        return hash64(HASH64_START, text, size);
 }
 
 static int add_value(struct buf *to, const char *value)

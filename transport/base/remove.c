@@ -159,7 +159,7 @@ static bool is_filled(int error)
 static int remove_dir(struct removal *m, int dir, const char *name, unsigned depth)
 {
         for (unsigned i = 0; i < TRIES_MAX; i++) {
-                int error, fd, r;
+                int error, fd = -1, r;
 
                 if (unlinkat(dir, name, AT_REMOVEDIR) == 0)
                         return 0;

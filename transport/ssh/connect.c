@@ -61,7 +61,7 @@ static int dial(struct ssh *s, const struct ssh_target *t, struct call *c)
         int fd = -1, log_fd = -1, r;
 
         if (t->proxy) {
-                r = dial_proxy(t->proxy, c, &s->proxy);
+                r = dial_proxy(t->proxy, t->proxy_env, c, &s->proxy);
                 fd = s->proxy.fd;
                 log_fd = s->proxy.log_fd;
         } else {

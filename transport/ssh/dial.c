@@ -132,8 +132,8 @@ int dial_host(const char *host, unsigned port, struct call *c, int *ret)
         freeaddrinfo(found);
         r = call_check(c);
         if (fd < 0)
-                return call_fail_errno(c, r < 0 ? r : -EHOSTUNREACH, "connect to %s port %u: %s",
-                                       host, port, strerrordesc_np(-fd));
+                return call_fail(c, r < 0 ? r : -EHOSTUNREACH, "connect to %s port %u: %s", host,
+                                 port, strerrordesc_np(-fd));
         /* without them only slower */
         (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
         (void)setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof(unsent));
@@ -141,7 +141,8 @@ int dial_host(const char *host, unsigned port, struct call *c, int *ret)
         return 0;
 }
 
-int dial_proxy(const char *const *argv, struct call *c, struct dial_proxy *ret)
+int dial_proxy(const char *const *argv, const char *const *envp, struct call *c,
+               struct dial_proxy *ret)
 {
         _cleanup_(closep) int ours = -1;
         _cleanup_(closep) int theirs = -1;
@@ -165,7 +166,7 @@ int dial_proxy(const char *const *argv, struct call *c, struct dial_proxy *ret)
                 const struct process_spec spec = {
                         .path = argv[0],
                         .argv = argv,
-                        .envp = (const char *const *)environ,
+                        .envp = envp,
                         .fds = fds,
                         .fd_count = 3,
                         .uid = (uid_t)-1,

@@ -23,8 +23,9 @@ struct dial_proxy {
         int pid;
 };
 
-/* Start it, with our environment, in a session of its own. -errno, with a sentence. */
-int dial_proxy(const char *const *argv, struct call *c, struct dial_proxy *ret);
+/* Start it, with that environment (NULL: none), in a session of its own. -errno, with a sentence. */
+int dial_proxy(const char *const *argv, const char *const *envp, struct call *c,
+               struct dial_proxy *ret);
 /* End the program and what it has started; the descriptors are the caller's. At most 100 ms. */
 void dial_proxy_end(struct dial_proxy *p);
 

@@ -26,6 +26,7 @@ struct ssh_target {
          * `ssh -W`): argv, the first absolute.
          */
         const char *const *proxy;
+        const char *const *proxy_env; /* its environment; NULL: empty */
         const char *const *identities; /* key files, in order; NULL: the usual ones of ~/.ssh */
         bool uses_agent; /* SSH_AUTH_SOCK */
         const char *agent_socket; /* NULL: from the environment */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 #include <errno.h>
+#include <string.h>
 
 #include "tests/unit/base/alloc.h"
 #include "transport/base/buf.h"
@@ -35,6 +36,31 @@ static void only_what_is_harmless_stays(void)
         CHECK_ESCAPE("\xc3(", "\\xc3(");
         CHECK_ESCAPE("\xed\xa0\x80", "\\xed\\xa0\\x80"); /* a surrogate */
         CHECK_ESCAPE("\xc0\xaf\xe0\x80\xaf", "\\xc0\\xaf\\xe0\\x80\\xaf"); /* overlong */
+}
+
+static void check_sentence(const char *text, const char *expected)
+{
+        char once[200], twice[200];
+
+        escape_sentence(text, strlen(text), once, sizeof(once));
+        CHECK_STR(once, expected);
+        escape_sentence(once, strlen(once), twice, sizeof(twice));
+        CHECK_STR(twice, expected);
+        escape_text(text, strlen(text), once, sizeof(once));
+        escape_sentence(once, strlen(once), twice, sizeof(twice));
+        CHECK_STR(twice, once);
+}
+
+static void what_is_escaped_stays_so_in_a_sentence(void)
+{
+        check_sentence("", "");
+        check_sentence("plain", "plain");
+        check_sentence("no \x1b[31m luck\ngone", "no \\x1b[31m luck\\x0agone");
+        check_sentence("no \\x1b[31m luck\\x0agone", "no \\x1b[31m luck\\x0agone");
+        check_sentence("\\x5c \\xc3\xff\\x7f", "\\x5c \\xc3\\xff\\x7f");
+        check_sentence("\\n\\033\\x\\", "\\x5cn\\x5c033\\x5cx\\x5c");
+        check_sentence("\\x41\\x7e\\x1B\\x1", "\\x5cx41\\x5cx7e\\x5cx1B\\x5cx1"); /* none is ours */
+        check_sentence("\\\\x1b", "\\x5c\\x1b");
 }
 
 static void utf8_is_measured_strictly(void)
@@ -122,6 +148,7 @@ static void limits_are_said(void)
 int main(void)
 {
         RUN(only_what_is_harmless_stays);
+        RUN(what_is_escaped_stays_so_in_a_sentence);
         RUN(utf8_is_measured_strictly);
         RUN(long_text_is_cut_at_whole_tokens);
         RUN(limits_are_said);

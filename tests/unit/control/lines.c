@@ -41,7 +41,7 @@ static void a_line_commits_at_its_newline(void)
         CHECK_STR(buf_str(&s.text), "exec a\n|b\nc\n|d|");
         CHECK_EQ(lines_flush(&l, note, &s), 0);
         CHECK_STR(buf_str(&s.text), "exec a\n|b\nc\n|d|");
-        lines_done(&l);
+        lines_wipe(&l);
         buf_done(&s.text);
 }
 
@@ -57,7 +57,7 @@ static void a_refused_write_drops_the_rest(void)
         s.fail = 0;
         CHECK_EQ(lines_write(&l, "good\n", 5, note, &s), 0);
         CHECK_STR(buf_str(&s.text), "good\n|");
-        lines_done(&l);
+        lines_wipe(&l);
         buf_done(&s.text);
 }
 
@@ -79,7 +79,7 @@ static void an_endless_line_is_too_big(void)
         CHECK_EQ(lines_write(&l, "\n", 1, note, &s), 0); /* nothing is left of it */
         CHECK_STR(buf_str(&s.text), "\n|");
         free(data);
-        lines_done(&l);
+        lines_wipe(&l);
         buf_done(&s.text);
 }
 

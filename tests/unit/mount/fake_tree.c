@@ -102,6 +102,12 @@ static void sleep_ms(unsigned ms)
 
 /* ---- tree.h ---- */
 
+void tree_op_failed(const struct op *op, int code)
+{
+        (void)op;
+        (void)code;
+}
+
 void tree_op_done(struct op *op)
 {
         (void)op;

@@ -22,9 +22,9 @@
 #include "fs/mount/mountpoint.h"
 #include "fs/mount/session.h"
 #include "fs/tree/tree.h"
-#include "fs/worker.h"
 #include "transport/base/clock.h"
 #include "transport/base/log.h"
+#include "transport/base/worker.h"
 
 #define READERS 200
 

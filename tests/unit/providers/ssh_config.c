@@ -43,9 +43,10 @@ static void alias_reads_what_the_client_prints(void)
         CHECK_EQ(a.identities.count, 2); /* %C isn't known */
         CHECK_STR(a.identities.list[0], "/home/me/.ssh/a b");
         CHECK_STR(a.identities.list[1], "/home/me/.ssh/bob@10.0.0.1");
-        CHECK_EQ(a.known_hosts.count, 4);
-        CHECK_STR(a.known_hosts.list[0], "/home/me/.ssh/k1");
-        CHECK_STR(a.known_hosts.list[3], "/etc/ssh/g2");
+        CHECK_EQ(a.known_hosts.count, 6); /* two lines that may be one name each */
+        CHECK_STR(a.known_hosts.list[0], "/home/me/.ssh/k1 /k2");
+        CHECK_STR(a.known_hosts.list[1], "/home/me/.ssh/k1");
+        CHECK_STR(a.known_hosts.list[5], "/etc/ssh/g2");
         alias_done(&a);
 }
 
@@ -277,6 +278,32 @@ static void openssh_gets_only_what_is_said(void)
         ssh_config_done(&config);
 }
 
+static void openssh_jumps_with_the_sections_key(void)
+{
+        static const char *const words[] = {"host", "box",      "known_hosts", "/k", "jump",
+                                            "g",    "identity", "/i %%%%",     NULL};
+        static const char *const none[] = {"host", "box", "identity", "/i", "jump", "none", NULL};
+        struct ssh_config config;
+        struct wordlist argv;
+        const char *proxy = NULL;
+
+        CHECK_EQ(section(words, &config), 0);
+        CHECK_EQ(ssh_config_openssh(&config, OPENSSH_ALONE, NULL, "exec sh", &argv), 0);
+        for (size_t i = 0; i < argv.count; i++)
+                if (strncmp(argv.list[i], "ProxyCommand=", 13) == 0)
+                        proxy = argv.list[i];
+        CHECK(!has(&argv, "-J") && proxy && strstr(proxy, "'-W' '[%h]:%p'"));
+        CHECK(proxy && strstr(proxy, "'-i' '/i %%%%'")); /* which the client halves */
+        CHECK(proxy && strstr(proxy, "'GlobalKnownHostsFile=\"/k\" /etc/ssh/ssh_known_hosts"));
+        wordlist_done(&argv);
+        ssh_config_done(&config);
+        CHECK_EQ(section(none, &config), 0);
+        CHECK_EQ(ssh_config_openssh(&config, OPENSSH_ALONE, NULL, "exec sh", &argv), 0);
+        CHECK(has(&argv, "-J") && has(&argv, "none"));
+        wordlist_done(&argv);
+        ssh_config_done(&config);
+}
+
 /* ---- markers, quotes ---- */
 
 static void marker_comes_back(void)
@@ -344,6 +371,7 @@ int main(void)
         RUN(creation_goes_over_the_section);
         RUN(ids_tell_places_apart);
         RUN(openssh_gets_only_what_is_said);
+        RUN(openssh_jumps_with_the_sections_key);
         RUN(marker_comes_back);
         RUN(quotes_are_one_word);
         return check_result();

@@ -15,8 +15,7 @@
 
 #include "providers/ssh/config.h"
 #include "providers/ssh/exec_host.h"
-#include "providers/ssh/shell.h"
-#include "providers/ssh/shell_host.h"
+#include "providers/ssh/helpers.h"
 #include "providers/ssh/ssh.h"
 #include "tests/unit/check.h"
 #include "transport/base/buf.h"
@@ -33,6 +32,7 @@ static char top[] = "/tmp/sbxfs-ssh-exec-XXXXXX";
 static char bin[64];
 static struct ssh_host host;
 static struct ssh_config config;
+static struct ssh_provider provider = {.owner = "owner0"};
 static struct ssh_box box;
 static struct ssh_paths paths;
 static struct mutex lock;
@@ -122,7 +122,7 @@ unsigned host_known(struct ssh_host *h)
         return h->can;
 }
 
-int host_probe(struct ssh_host *h, struct call *c)
+int host_shell(struct ssh_host *h, struct call *c)
 {
         (void)c;
         return (int)h->can;
@@ -566,19 +566,19 @@ static void scripts_run_in_the_helper(void)
         int code = 9;
 
         call_init(&c, clock_after(10 * NS_PER_S));
-        CHECK(shell_run_buf(&host, &c, "printf 'a\\000b'; cat; exit 4", &out, &code) == 0);
+        CHECK(shell_run_buf(host.shell, &c, "printf 'a\\000b'; cat; exit 4", &out, &code) == 0);
         CHECK(code == 4 && out.size == 3 && memcmp(out.data, "a\0b", 3) == 0);
         buf_clear(&out);
-        CHECK(shell_run_buf(&host, &c, "echo why >&2; false", &out, &code) == 0);
+        CHECK(shell_run_buf(host.shell, &c, "echo why >&2; false", &out, &code) == 0);
         CHECK(code == 1 && strcmp(c.sentence, "why") == 0);
-        CHECK(shell_run_buf(&host, &c, "head -c 30000000 /dev/zero", &out, &code) == 0);
+        CHECK(shell_run_buf(host.shell, &c, "head -c 30000000 /dev/zero", &out, &code) == 0);
         CHECK(code == 0 && out.size == 30000000);
         call_init(&c, clock_after(300 * NS_PER_MS));
-        CHECK(shell_run_buf(&host, &c, "sleep 5", NULL, &code) == -ETIMEDOUT);
+        CHECK(shell_run_buf(host.shell, &c, "sleep 5", NULL, &code) == -ETIMEDOUT);
         call_init(&c, clock_after(3 * NS_PER_S));
         buf_clear(&out);
-        CHECK(shell_run_buf(&host, &c, "kill -9 $$", &out, &code) < 0);
-        CHECK(shell_run_buf(&host, &c, "echo again", &out, &code) == 0);
+        CHECK(shell_run_buf(host.shell, &c, "kill -9 $$", &out, &code) < 0);
+        CHECK(shell_run_buf(host.shell, &c, "echo again", &out, &code) == 0);
         CHECK(code == 0 && strcmp(buf_str(&out), "again\n") == 0);
         buf_done(&out);
 }
@@ -608,9 +608,9 @@ static void make_host(const char *shell)
         host.config = &config;
         host.can = HOST_SHELL | HOST_SETSID | HOST_HEAD_C | HOST_PROC | HOST_MKFIFO |
                    HOST_SLEEP_FRACTION | HOST_FALLOCATE;
-        CHECK(shell_new(&host, &host.shell) == 0);
+        CHECK(helpers_init(&host) == 0);
         /* A child's stream ends with its process, a channel when nobody has its output any more. */
-        host.shell->execs->attached_max = 64;
+        host.execs->attached_max = 64;
         (void)snprintf(text, sizeof(text), "%s/it's a \"box\"\n*", top);
         CHECK(mkdir(text, 0700) == 0);
         paths.dir = strdup(text);
@@ -619,6 +619,8 @@ static void make_host(const char *shell)
         CHECK(mkdir(paths.work, 0700) == 0);
         mutex_init(&box.lock);
         box.host = &host;
+        box.ssh = &provider;
+        (void)snprintf(box.owner, sizeof(box.owner), "%s", provider.owner);
         box.paths = &paths;
         (void)snprintf(box.key, sizeof(box.key), "%s", strrchr(top, '-') + 1);
 }
@@ -643,7 +645,7 @@ int main(int argc, char **argv)
         call_init(&c, clock_after(5 * NS_PER_S));
         CHECK(ssh_exec_signal_all(&box, &c, SIGKILL) >= 0);
         (void)usleep(300000);
-        shell_free(host.shell);
+        helpers_done(&host);
         sftp_unref(current->sftp);
         free(current);
         (void)snprintf(text, sizeof(text), "rm -rf %s", top);

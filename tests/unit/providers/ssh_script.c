@@ -138,6 +138,7 @@ static void what_no_shell_can_hold_is_refused(void)
         const struct script_exec s = {.dir = "/d",
                                       .work = "/w",
                                       .run = "/d/run",
+                                      .prefix = "/d/run/1",
                                       .box = "k",
                                       .can = HOST_PROC | HOST_SETSID,
                                       .token = T,
@@ -157,9 +158,9 @@ static void what_no_shell_can_hold_is_refused(void)
 
 static void tokens_differ(void)
 {
-        char a[SCRIPT_TOKEN_SIZE], b[SCRIPT_TOKEN_SIZE];
+        char a[SHELL_TOKEN_SIZE], b[SHELL_TOKEN_SIZE];
 
-        CHECK(script_token(a) == 0 && script_token(b) == 0);
+        CHECK(shell_token(a) == 0 && shell_token(b) == 0);
         CHECK(strlen(a) == 32 && strcmp(a, b) != 0);
 }
 

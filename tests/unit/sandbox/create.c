@@ -297,6 +297,9 @@ static void each_change_shows_in_the_generation(void)
         fleet_before = fleet_generation(world.fleet);
         sandbox_say_error(sb, -EIO, "line\nforged\033");
         CHECK_STR(info_of(sb).last_error, "line\\x0aforged\\x1b");
+        sandbox_say_error(sb, -EIO,
+                          "e2b: 500: no \\x1b[31m luck"); /* as transport/ has escaped it */
+        CHECK_STR(info_of(sb).last_error, "e2b: 500: no \\x1b[31m luck");
         CHECK(sandbox_generation(sb) > before);
         CHECK_EQ(fleet_generation(world.fleet), fleet_before); /* the root shows none of it */
         CHECK(verb_ok(sb, SANDBOX_PAUSE));

@@ -291,6 +291,41 @@ static void a_drain_ends_at_its_deadline(void)
         world_end();
 }
 
+static void *tell(void *arg)
+{
+        atomic_bool *is_over = arg;
+
+        while (!atomic_load(is_over))
+                fake_news("box-0");
+        return NULL;
+}
+
+/* Whoever tells of a change takes part in its end, and a box waits for its own threads. */
+static void no_teller_releases_a_box(void)
+{
+        atomic_bool is_over;
+        pthread_t tellers[3];
+
+        world_begin(0);
+        world_up();
+        atomic_init(&is_over, false);
+        for (unsigned i = 0; i < 3; i++)
+                CHECK_EQ(pthread_create(&tellers[i], NULL, tell, &is_over), 0);
+        for (unsigned i = 0; i < 200; i++) {
+                struct sandbox *sb = make("web");
+                uint64_t serial = sandbox_serial(sb);
+
+                (void)begin_verb(sb, SANDBOX_DESTROY);
+                sandbox_unref(sb);
+                EVENTUALLY(is_forgotten(serial));
+        }
+        atomic_store(&is_over, true);
+        for (unsigned i = 0; i < 3; i++)
+                CHECK_EQ(pthread_join(tellers[i], NULL), 0);
+        CHECK_EQ(fake_own_releases(), 0);
+        world_end();
+}
+
 int main(void)
 {
         RUN(the_name_is_free_at_once);
@@ -303,5 +338,6 @@ int main(void)
         RUN(destroying_what_is_gone_is_success);
         RUN(an_unmount_does_as_it_was_told);
         RUN(a_drain_ends_at_its_deadline);
+        RUN(no_teller_releases_a_box);
         return check_result();
 }

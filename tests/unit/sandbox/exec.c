@@ -417,13 +417,75 @@ static void a_start_without_an_answer_is_asked_for_never_repeated(void)
         CHECK_STR(ended(t).exit, "error the sandbox did not answer; the command was not started");
         task_unref(t);
 
-        /* Nobody knows. */
+        CHECK_EQ(fake_calls(FAKE_EXEC_START), 2);
+        sandbox_unref(sb);
+        world_end();
+}
+
+static struct task *start_unanswered(struct sandbox *sb)
+{
+        unsigned asked = fake_calls(FAKE_EXEC_ATTACH);
+        struct task *t;
+
         fake_fail(FAKE_EXEC_START, -ETIMEDOUT, 1);
-        fake_fail(FAKE_EXEC_ATTACH, -ETIMEDOUT, 1);
+        fake_fail(FAKE_EXEC_ATTACH, -ETIMEDOUT, -1);
         t = run(sb, "hold");
+        EVENTUALLY(fake_calls(FAKE_EXEC_ATTACH) >= asked + 3);
+        CHECK_EQ(task_state_of(t), TASK_RUNNING);
+        CHECK(strstr(info_of(sb).last_error, "asked again whether it runs"));
+        return t;
+}
+
+static void a_start_that_nobody_knows_of_is_asked_for_until_somebody_does(void)
+{
+        struct sandbox *sb;
+        struct task *t;
+        struct fake_exec *x;
+        int signals[4] = {0};
+
+        world_begin(0);
+        world_up();
+        sb = make("web");
+        t = start_unanswered(sb);
+        x = running(sb, t);
+        print(x, EXEC_STDOUT, "while nobody listened");
+        CHECK_EQ(task_kill(t, SIGHUP, 0), 0); /* sent once it can be */
+        CHECK(has_result(sandbox_results(sb), 1, "pending"));
+        fake_fail(FAKE_EXEC_ATTACH, 0, 0);
+        EVENTUALLY(fake_exec_signals(x, signals, 4) == 1);
+        EVENTUALLY(has_result(sandbox_results(sb), 1, "ok"));
+        fake_exec_end(x, EXEC_END_CODE, 4);
+        CHECK_STR(ended(t).exit, "4");
+        CHECK_FILE(t, TASK_STDOUT, "while nobody listened");
+        task_unref(t);
+
+        /* The sandbox knows nothing of it. */
+        t = start_unanswered(sb);
+        fake_exec_forget(running(sb, t));
+        fake_fail(FAKE_EXEC_ATTACH, 0, 0);
         CHECK_STR(ended(t).exit, "lost");
         task_unref(t);
+
+        /* Nor does a restart change that. */
+        t = start_unanswered(sb);
+        x = running(sb, t);
+        task_unref(t);
+        sandbox_unref(sb);
+        world_down();
+        fake_fail(FAKE_EXEC_ATTACH, 0, 0);
+        world_up();
+        sb = fleet_find(world.fleet, "web");
+        t = sandbox_task_by_number(sb, 3);
+        fake_exec_end(x, EXEC_END_CODE, 5);
+        CHECK_STR(ended(t).exit, "5");
+        task_unref(t);
         CHECK_EQ(fake_calls(FAKE_EXEC_START), 3);
+
+        t = start_unanswered(sb);
+        fake_set_state("box-1", BOX_STOPPED, "");
+        fake_news("box-1");
+        CHECK_STR(ended(t).exit, "lost");
+        task_unref(t);
         sandbox_unref(sb);
         world_end();
 }
@@ -559,6 +621,7 @@ int main(void)
         RUN(the_ones_that_ended_first_go_first);
         RUN(a_start_that_fails_is_its_end);
         RUN(a_start_without_an_answer_is_asked_for_never_repeated);
+        RUN(a_start_that_nobody_knows_of_is_asked_for_until_somebody_does);
         RUN(a_sandbox_that_is_down_loses_its_commands);
         RUN(a_kill_is_a_term_and_then_a_kill);
         RUN(a_kill_reaches_what_has_not_started);

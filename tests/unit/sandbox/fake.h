@@ -43,6 +43,8 @@ int fake_open(const char *kind, const struct provider_config *config, struct cal
 
 /* The next `count` calls of this operation fail with `code` (-1: all from now on; 0: none). */
 void fake_fail(enum fake_op op, int code, int count);
+/* Creations that fail are certain that nothing was made. */
+void fake_makes_nothing(bool on);
 /* Calls of this operation wait: until told otherwise, cancelled, or their deadline. */
 void fake_hang(enum fake_op op, bool on);
 unsigned fake_calls(enum fake_op op); /* begun so far */
@@ -57,6 +59,7 @@ bool fake_exists(const char *id);
 const char *fake_add(const char *name, bool is_listed); /* made by somebody else; its id */
 void fake_set_state(const char *id, enum box_state state, const char *sentence); /* without news */
 void fake_news(const char *id); /* box_changed */
+unsigned fake_own_releases(void); /* boxes that were released within fake_news */
 struct spec fake_spec(const char *id); /* as of its creation: numbers and flags only, no pointers */
 const char *fake_text(const char *id, enum setting x); /* as of its creation; "" none */
 

@@ -171,6 +171,20 @@ static void three_failed_polls_make_it_unknown(void)
         world_end();
 }
 
+/* What the provider said is what is told. */
+static bool ends_with_failure_of(struct results *results, enum fake_op op)
+{
+        struct buf text = BUF_INIT(1024 * 1024);
+        char want[64];
+        bool does;
+        int n = snprintf(want, sizeof(want), "# EIO: fake: operation %d fails\n", (int)op);
+
+        CHECK_EQ(results_print(results, &text), 0);
+        does = text.size > (size_t)n && strcmp(buf_str(&text) + text.size - n, want) == 0;
+        buf_done(&text);
+        return does;
+}
+
 static void it_is_gone_on_proof_only(void)
 {
         struct results *results;
@@ -194,6 +208,7 @@ static void it_is_gone_on_proof_only(void)
                 fleet_refresh(world.fleet, seq);
                 EVENTUALLY(has_result(results, seq, "error"));
         }
+        CHECK(ends_with_failure_of(results, FAKE_LIST));
         CHECK_EQ(sandbox_state(sb), BOX_UNKNOWN);
         fake_set_state(fake_id("web"), BOX_GONE, "deleted by hand");
         seq = results_add(results, "-", "refresh");
@@ -416,6 +431,66 @@ static void an_unused_sandbox_is_paused_and_a_command_wakes_it(void)
         world_end();
 }
 
+/* One whose own kind can't be paused, though the service has such. */
+static void an_unused_sandbox_that_can_t_be_paused_is_stopped(void)
+{
+        struct sandbox *sb;
+        struct task *t;
+
+        world_begin(PROVIDER_SURVIVES);
+        world_up();
+        fake_fail(FAKE_PAUSE, -EOPNOTSUPP, -1);
+        sb = make("web");
+        CHECK(!verb_ok(sb, SANDBOX_PAUSE));
+        CHECK_EQ(fake_calls(FAKE_STOP), 0);
+        CHECK_EQ(sandbox_set_timeout(sb, SOON, &world.call), 0);
+        EVENTUALLY(sandbox_state(sb) == BOX_STOPPED);
+        CHECK_EQ(sandbox_set_timeout(sb, 0, &world.call), 0);
+        t = run(sb, "now 3");
+        CHECK_STR(ended(t).exit, "3");
+        task_unref(t);
+        sandbox_unref(sb);
+        world_end();
+}
+
+/* As above, where a stop would lose the files, or can't be either. */
+static void an_unused_sandbox_that_can_be_neither_is_destroyed(unsigned traits)
+{
+        struct sandbox *sb;
+
+        world_begin(traits);
+        world_up();
+        fake_fail(FAKE_PAUSE, -EOPNOTSUPP, -1);
+        fake_fail(FAKE_STOP, -EOPNOTSUPP, -1);
+        sb = make("safe");
+        CHECK_EQ(sandbox_protect(sb, true, &world.call), 0);
+        CHECK_EQ(sandbox_set_timeout(sb, SOON, &world.call), 0);
+        EVENTUALLY(fake_calls(FAKE_PAUSE) > 0);
+        EVENTUALLY(sandbox_state(sb) == BOX_RUNNING);
+        CHECK_EQ(sandbox_set_timeout(sb, 0, &world.call), 0);
+        sandbox_unref(sb);
+        sb = make("web");
+        CHECK(!verb_ok(sb, SANDBOX_PAUSE)); /* a person's is just refused */
+        CHECK(exists("web"));
+        CHECK_EQ(sandbox_set_timeout(sb, SOON, &world.call), 0);
+        sandbox_unref(sb);
+        EVENTUALLY(!exists("web"));
+        EVENTUALLY(fake_count() == 1);
+        CHECK(exists("safe"));
+        CHECK_EQ(fake_calls(FAKE_STOP) > 0, (traits & PROVIDER_SURVIVES) != 0);
+        world_end();
+}
+
+static void what_stop_would_lose_is_destroyed_if_pause_is_refused(void)
+{
+        an_unused_sandbox_that_can_be_neither_is_destroyed(0);
+}
+
+static void what_refuses_pause_and_stop_is_destroyed(void)
+{
+        an_unused_sandbox_that_can_be_neither_is_destroyed(PROVIDER_SURVIVES);
+}
+
 static void a_person_s_pause_is_not_lifted_by_a_command(void)
 {
         const struct task_options o = {.text = "true"};
@@ -524,6 +599,9 @@ int main(void)
         RUN(files_are_there_as_long_as_the_sandbox);
         RUN(an_unused_sandbox_is_paused_and_a_command_wakes_it);
         RUN(a_person_s_pause_is_not_lifted_by_a_command);
+        RUN(an_unused_sandbox_that_can_t_be_paused_is_stopped);
+        RUN(what_stop_would_lose_is_destroyed_if_pause_is_refused);
+        RUN(what_refuses_pause_and_stop_is_destroyed);
         RUN(a_used_sandbox_is_not_idle);
         RUN(what_cant_be_paused_is_stopped_or_destroyed);
         RUN(where_time_costs_money_there_is_a_timeout);

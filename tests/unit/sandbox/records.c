@@ -204,6 +204,7 @@ static void a_creation_that_was_cut_short_is_found_or_made_again(void)
         char k_env[] = "env.A", v_env[] = "x";
         const struct pair env = {k_env, v_env};
         struct sandbox *sb;
+        struct box_root root;
         char key[64], path[128];
         struct buf text = BUF_INIT(100000);
 
@@ -242,6 +243,19 @@ static void a_creation_that_was_cut_short_is_found_or_made_again(void)
         world_up();
         EVENTUALLY(state_of("web") == BOX_RUNNING);
         EVENTUALLY(fake_calls(FAKE_ATTACH) >= 4);
+        world_down();
+
+        /* Until then it isn't gone. */
+        fake_fail(FAKE_ATTACH, -EHOSTUNREACH, -1);
+        world_up();
+        EVENTUALLY(state_of("web") == BOX_UNKNOWN);
+        sb = fleet_find(world.fleet, "web");
+        EVENTUALLY(sandbox_root(sb, &world.call, &root) == -EHOSTUNREACH);
+        CHECK(strstr(world.call.sentence, "operation"));
+        CHECK(sandbox_root(sb, &world.call, &root) != -ENODEV);
+        sandbox_unref(sb);
+        fake_fail(FAKE_ATTACH, 0, 0);
+        EVENTUALLY(state_of("web") == BOX_RUNNING);
         world_end();
 
         /* Its variables are not on disk, so it can't be made again. */
@@ -266,9 +280,20 @@ static void a_creation_that_was_cut_short_is_found_or_made_again(void)
         world_end();
 }
 
+static void still_failed(void)
+{
+        struct sandbox *sb = fleet_find(world.fleet, "web");
+
+        EVENTUALLY(is_settled(sb));
+        CHECK_EQ(sandbox_state(sb), BOX_ERROR);
+        CHECK_STR(info_of(sb).last_error, "fake: operation 1 fails");
+        CHECK_EQ(fake_calls(FAKE_CREATE), 1);
+        sandbox_unref(sb);
+}
+
 static void a_failed_creation_stays_failed(void)
 {
-        struct sandbox *sb;
+        unsigned asked;
 
         world_begin(0);
         world_up();
@@ -277,11 +302,49 @@ static void a_failed_creation_stays_failed(void)
         EVENTUALLY(has_result(fleet_results(world.fleet), world.seq, "error"));
         world_down();
         world_up();
-        sb = fleet_find(world.fleet, "web");
-        EVENTUALLY(is_settled(sb));
-        CHECK_EQ(sandbox_state(sb), BOX_ERROR);
-        CHECK_EQ(fake_calls(FAKE_CREATE), 1);
-        sandbox_unref(sb);
+        still_failed();
+
+        /* Nor while its provider doesn't answer, or once it does again. */
+        for (unsigned i = 0; i < 4; i++) {
+                uint64_t seq = results_add(fleet_results(world.fleet), "-", "refresh");
+
+                fake_fail(FAKE_LIST, -EIO, 1);
+                fleet_refresh(world.fleet, seq);
+                EVENTUALLY(has_result(fleet_results(world.fleet), seq, "error"));
+        }
+        still_failed();
+        world_down();
+        asked = fake_calls(FAKE_LIST);
+        fake_fail(FAKE_LIST, -EHOSTUNREACH, -1);
+        world_up();
+        EVENTUALLY(fake_calls(FAKE_LIST) >= asked + 3);
+        EVENTUALLY(status_has("provider fake down "));
+        CHECK_EQ(state_of("web"), BOX_ERROR);
+        fake_fail(FAKE_LIST, 0, 0);
+        asked = fake_calls(FAKE_LIST);
+        EVENTUALLY(fake_calls(FAKE_LIST) > asked);
+        still_failed();
+        world_end();
+}
+
+static void what_made_nothing_is_looked_for_nowhere(void)
+{
+        world_begin(0);
+        world_up();
+        fake_makes_nothing(true);
+        fake_fail(FAKE_CREATE, -EHOSTUNREACH, 1);
+        fake_fail(FAKE_LIST, -EHOSTUNREACH, -1);
+        CHECK_EQ(try_create("web", NULL, 0), 0);
+        EVENTUALLY(has_result(fleet_results(world.fleet), world.seq, "error"));
+        world_down();
+        world_up();
+        still_failed();
+        CHECK_EQ(fleet_remove(world.fleet, "web", &world.call), 0);
+        EVENTUALLY(!status_has("sandbox web"));
+        CHECK_EQ(fake_calls(FAKE_LIST), 0);
+        world_down();
+        world_up();
+        CHECK(!exists("web"));
         world_end();
 }
 
@@ -392,6 +455,7 @@ int main(void)
         RUN(two_of_one_name_are_both_there);
         RUN(a_creation_that_was_cut_short_is_found_or_made_again);
         RUN(a_failed_creation_stays_failed);
+        RUN(what_made_nothing_is_looked_for_nowhere);
         RUN(without_its_provider_it_is_shown_and_left_alone);
         RUN(a_state_directory_has_one_mount);
         RUN(a_mount_that_only_drains_makes_room);

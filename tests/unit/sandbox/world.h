@@ -11,7 +11,6 @@
 #include "fs/sandbox/private.h"
 #include "fs/sandbox/results.h"
 #include "fs/sandbox/sandbox.h"
-#include "fs/worker.h"
 #include "tests/unit/base/temp.h"
 #include "tests/unit/check.h"
 #include "tests/unit/sandbox/fake.h"
@@ -19,6 +18,7 @@
 #include "transport/base/call.h"
 #include "transport/base/clock.h"
 #include "transport/base/log.h"
+#include "transport/base/worker.h"
 
 /* Whether it comes true: nothing passes by being quick, and nothing fails by being slow. */
 #define EVENTUALLY(condition)                                                                      \

@@ -203,7 +203,10 @@ static void a_sink_that_refuses_ends_the_stream(void)
 
 static void octal(char *to, size_t size, unsigned long value)
 {
-        (void)snprintf(to, size, "%0*lo", (int)size - 1, value);
+        char text[32];
+
+        (void)snprintf(text, sizeof(text), "%0*lo", (int)size - 1, value);
+        memcpy(to, text, size);
 }
 
 static void add_header(struct buf *to, const char *name, char type, unsigned long size,

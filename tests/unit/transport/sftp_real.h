@@ -2,6 +2,7 @@
 /* A connection to OpenSSH's server, as a child of the test, in a directory of its own. */
 #pragma once
 
+#include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <stdlib.h>
@@ -10,8 +11,10 @@
 #include <unistd.h>
 
 #include "tests/unit/check.h"
+#include "transport/base/cleanup.h"
 #include "transport/base/clock.h"
 #include "transport/base/file.h"
+#include "transport/base/map.h"
 #include "transport/child.h"
 #include "transport/sftp/batch.h"
 #include "transport/sftp/sftp.h"
@@ -66,4 +69,90 @@ static inline void make_temp(char path[PATH_MAX])
 static inline void remove_temp(const char *path)
 {
         CHECK_EQ(file_remove_tree(AT_FDCWD, path), 0);
+}
+
+/* ---- the test's own connection and directory ---- */
+
+static char temp[PATH_MAX];
+static struct sftp *s;
+static char room[8][PATH_MAX + 300];
+
+/* The path of a name in the test's directory; the last eight stay. */
+static inline const char *in_temp(const char *name)
+{
+        static unsigned next;
+        char *path = room[next++ % 8];
+
+        (void)snprintf(path, sizeof(room[0]), "%s/%s", temp, name);
+        return path;
+}
+
+static inline void make_file(const char *name, const void *data, size_t size)
+{
+        _cleanup_(closep) int fd = open(in_temp(name), O_WRONLY | O_CREAT | O_TRUNC, 0644);
+
+        CHECK(fd >= 0);
+        CHECK_EQ(file_write_all(fd, data, size), 0);
+}
+
+/* ---- what a listing said ---- */
+
+struct listing {
+        struct map *entries; /* path -> (mode or target) */
+        struct map *listed;
+        size_t count;
+        size_t stop_at;
+};
+
+static inline int on_entry(void *ctx, const char *path, const struct stat *st, const char *target)
+{
+        struct listing *l = ctx;
+
+        CHECK(st->st_mode & S_IFMT);
+        l->count++;
+        CHECK_EQ(map_put(l->entries, path,
+                         strdup(target                 ? target
+                                : S_ISDIR(st->st_mode) ? "/"
+                                                       : "-")),
+                 0);
+        return l->stop_at && l->count >= l->stop_at ? -ECANCELED : 0;
+}
+
+static inline int on_listed(void *ctx, const char *path)
+{
+        struct listing *l = ctx;
+
+        CHECK(!map_get(l->listed, path));
+        CHECK_EQ(map_put(l->listed, path, l), 0);
+        return 0;
+}
+
+static inline void listing_init(struct listing *l)
+{
+        *l = (struct listing){.entries = map_new(), .listed = map_new()};
+}
+
+static inline void listing_done(struct listing *l)
+{
+        size_t cursor = 0;
+        const char *key;
+        void *value;
+
+        while ((value = map_next(l->entries, &cursor, &key)))
+                free(value);
+        map_free(l->entries);
+        map_free(l->listed);
+}
+
+static int errors[4];
+
+static inline int on_error(void *ctx, size_t index, int error, const struct stat *st,
+                           const void *data, size_t size)
+{
+        (void)ctx;
+        (void)data;
+        (void)size;
+        errors[index] = error;
+        CHECK(error != -EFBIG || st->st_size == 5);
+        return 0;
 }

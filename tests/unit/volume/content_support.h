@@ -17,6 +17,8 @@
 #include "transport/base/clock.h"
 #include "transport/base/file.h"
 
+#define MIB ((uint64_t)1024 * 1024)
+
 struct world {
         struct fake_box box;
         struct volume *v;
@@ -56,7 +58,6 @@ static inline bool world_mount(struct world *w)
                 .base = {.attr_ttl_ns = w->ttl_ns, .is_sync = !w->is_journaled},
                 .box = fake_box_volume(&w->box),
                 .dir = open(w->state, O_RDONLY | O_DIRECTORY),
-                .owner = "owner",
                 .spool_max = w->spool_max};
 
         if (!CHECK(config.dir >= 0) || !CHECK_EQ(volume_cached_new(&config, &events, &w->v), 0))
@@ -306,4 +307,19 @@ static inline void sleep_for_ms(unsigned ms)
         struct timespec t = {.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000};
 
         (void)nanosleep(&t, NULL); /* a test's */
+}
+
+static inline unsigned calls(struct world *w, enum fake_call call)
+{
+        return atomic_load(&w->box.calls[call]);
+}
+
+/* Bytes that differ from place to place, for the caller to free; NULL: no memory. */
+static inline char *pattern(size_t size)
+{
+        char *data = malloc(size);
+
+        for (size_t i = 0; data && i < size; i++)
+                data[i] = (char)(i * 2654435761U >> 13);
+        return data;
 }

@@ -552,12 +552,23 @@ static void fake_failed(void *ctx, const char *path, int error, const char *sent
         atomic_fetch_add(&f->failed_events, 1);
 }
 
+static void fake_noticed(void *ctx, const char *path, const char *sentence)
+{
+        struct fake_box *f = ctx;
+
+        mutex_lock(&f->lock);
+        (void)snprintf(f->last_noticed, sizeof(f->last_noticed), "%s: %s", path, sentence);
+        mutex_unlock(&f->lock);
+        atomic_fetch_add(&f->noticed_events, 1);
+}
+
 struct volume_box fake_box_volume(struct fake_box *f)
 {
         return (struct volume_box){.enter = fake_enter,
                                    .leave = fake_leave,
                                    .changed = fake_changed,
                                    .failed = fake_failed,
+                                   .noticed = fake_noticed,
                                    .ctx = f};
 }
 

@@ -38,9 +38,10 @@ struct fake_box {
         atomic_uint listed_entries; /* in all listings */
         atomic_uint open_files; /* not yet closed */
         atomic_uint entered; /* volume_box.enter without leave */
-        atomic_uint changed_events, failed_events;
+        atomic_uint changed_events, failed_events, noticed_events;
         struct mutex lock;
         char last_failed[256] GUARDED_BY(lock); /* path, error and sentence */
+        char last_noticed[256] GUARDED_BY(lock); /* path and sentence */
 
         /* Faults; set while no call is under way, or atomically. */
         atomic_uint delay_ms[FAKE_CALLS]; /* before its work is done; ends early when cancelled */

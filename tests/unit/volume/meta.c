@@ -356,6 +356,22 @@ static void times_of_new_directories_and_links_stay_ours(void)
         times_of_what_we_made_stay_ours(S_IFLNK);
 }
 
+/* An answer between a command's doing and its end is taken for the trace of our own change. */
+static void times_that_a_running_command_set_are_not_ours_after_its_end(void)
+{
+        struct meta *m = make_meta(0);
+        struct meta_source s = {.sent_ns = 20, .epoch = 1};
+        struct stat st = {.st_mode = S_IFDIR | 0755, .st_mtim = {.tv_sec = 100, .tv_nsec = 500}};
+
+        CHECK_EQ(meta_made(m, "new", &s, &st, NULL, 21, NULL), 0);
+        meta_own_times(m, "new", &s);
+        told(m, 30, 1, S_IFDIR, 101, 700);
+        CHECK_EQ(mtime_of(m, "new"), 100 * (int64_t)NS_PER_S + 500);
+        told(m, 32, 2, S_IFDIR, 101, 700);
+        CHECK_EQ(mtime_of(m, "new"), 101 * (int64_t)NS_PER_S + 700);
+        meta_free(m);
+}
+
 static void pinned_files_stay_whatever_a_listing_says(void)
 {
         struct meta *m = make_meta(0);
@@ -517,6 +533,7 @@ int main(void)
         RUN(a_number_that_is_shown_is_no_other_files);
         RUN(made_up_numbers_do_not_repeat);
         RUN(times_of_new_directories_and_links_stay_ours);
+        RUN(times_that_a_running_command_set_are_not_ours_after_its_end);
         RUN(pinned_files_stay_whatever_a_listing_says);
         RUN(hostile_names_are_passed_over);
         RUN(what_nobody_used_gives_way);

@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What is open on nodes, and what the kernel was told of them. */
+
+#include "fs/volume/nodes_table.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+
+/* ---- open handles ---- */
+
+void nodes_open(struct nodes *t, uint64_t number, struct node_open *o)
+{
+        struct node *n;
+
+        o->node = number;
+        o->refs = 1;
+        o->next = NULL;
+        mutex_lock(&t->lock);
+        n = table_get_node(t, number);
+        if (n) {
+                o->next = n->open;
+                n->open = o;
+        }
+        list_add_tail(&t->open, &o->of_all);
+        mutex_unlock(&t->lock);
+}
+
+struct node_open *nodes_any_open(struct nodes *t, uint64_t number)
+{
+        struct node_open *o = NULL;
+        const struct node *n;
+
+        mutex_lock(&t->lock);
+        n = table_get_node(t, number);
+        if (n && n->open) {
+                o = n->open;
+                o->refs++;
+        }
+        mutex_unlock(&t->lock);
+        return o;
+}
+
+bool nodes_unref(struct nodes *t, struct node_open *o)
+{
+        bool is_last;
+
+        mutex_lock(&t->lock);
+        is_last = --o->refs == 0;
+        if (is_last) {
+                struct node *n = table_get_node(t, o->node);
+                struct node_open **link = n ? &n->open : NULL;
+
+                while (link && *link && *link != o)
+                        link = &(*link)->next;
+                if (link && *link)
+                        *link = o->next;
+                list_remove(&o->of_all);
+                if (n)
+                        table_reap(t, (uint32_t)o->node);
+        }
+        mutex_unlock(&t->lock);
+        return is_last;
+}
+
+int nodes_all_open(struct nodes *t, uint64_t **ret, size_t *ret_count)
+{
+        size_t count = 0, i = 0;
+        uint64_t *numbers;
+
+        mutex_lock(&t->lock);
+        list_for_each (pos, &t->open)
+                count++;
+        numbers = calloc(count ? count : 1, sizeof(*numbers));
+        if (numbers) {
+                list_for_each (pos, &t->open) {
+                        uint64_t number = list_entry(pos, struct node_open, of_all)->node;
+                        const struct node *n = table_get_node(t, number);
+
+                        if (n && n->kind != S_IFDIR)
+                                numbers[i++] = number;
+                }
+                *ret = numbers;
+                *ret_count = i;
+        }
+        mutex_unlock(&t->lock);
+        return numbers ? 0 : -ENOMEM;
+}
+
+/* ---- what the kernel was told ---- */
+
+bool nodes_same_pages(struct nodes *t, uint64_t number, uint64_t stamp)
+{
+        struct node *n;
+        bool is_same_stamp = false;
+
+        mutex_lock(&t->lock);
+        n = table_get_node(t, number);
+        if (n) {
+                is_same_stamp = stamp != 0 && n->pages == stamp;
+                n->pages = stamp;
+        }
+        mutex_unlock(&t->lock);
+        return is_same_stamp;
+}
+
+bool nodes_hand_out(struct nodes *t, uint64_t number, uint32_t now_ms, uint32_t span_ms)
+{
+        struct node *n;
+        bool is_new = true;
+
+        mutex_lock(&t->lock);
+        n = table_get_node(t, number);
+        if (n) {
+                is_new = n->handed_ms == 0 || now_ms - n->handed_ms >= span_ms ||
+                         (int32_t)(n->handed_ms - t->handed_since_ms) <= 0;
+                if (is_new)
+                        n->handed_ms = now_ms ? now_ms : 1;
+        }
+        mutex_unlock(&t->lock);
+        return is_new;
+}
+
+void nodes_hand_out_anew(struct nodes *t, uint32_t now_ms)
+{
+        mutex_lock(&t->lock);
+        t->handed_since_ms = now_ms;
+        mutex_unlock(&t->lock);
+}
