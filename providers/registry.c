@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "providers/docker/docker.h"
 #include "providers/local/local.h"
 #include "providers/ssh/ssh.h"
 
@@ -11,6 +12,7 @@ static const struct provider_ops *const providers[] = {
         &local_ops,
         &local_cached_ops,
         &ssh_ops,
+        &docker_ops,
 };
 
 const struct provider_ops *registry_find(const char *kind)
