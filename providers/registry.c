@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "providers/docker/docker.h"
+#include "providers/e2b/e2b.h"
 #include "providers/local/local.h"
 #include "providers/ssh/ssh.h"
 
@@ -13,6 +14,7 @@ static const struct provider_ops *const providers[] = {
         &local_cached_ops,
         &ssh_ops,
         &docker_ops,
+        &e2b_ops,
 };
 
 const struct provider_ops *registry_find(const char *kind)
