@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "providers/daytona/daytona.h"
 #include "providers/docker/docker.h"
 #include "providers/e2b/e2b.h"
 #include "providers/local/local.h"
@@ -15,6 +16,7 @@ static const struct provider_ops *const providers[] = {
         &ssh_ops,
         &docker_ops,
         &e2b_ops,
+        &daytona_ops,
 };
 
 const struct provider_ops *registry_find(const char *kind)
