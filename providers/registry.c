@@ -8,15 +8,12 @@
 #include "providers/docker/docker.h"
 #include "providers/e2b/e2b.h"
 #include "providers/local/local.h"
+#include "providers/opensandbox/opensandbox.h"
 #include "providers/ssh/ssh.h"
 
 static const struct provider_ops *const providers[] = {
-        &local_ops,
-        &local_cached_ops,
-        &ssh_ops,
-        &docker_ops,
-        &e2b_ops,
-        &daytona_ops,
+        &local_ops, &local_cached_ops, &ssh_ops,         &docker_ops,
+        &e2b_ops,   &daytona_ops,      &opensandbox_ops,
 };
 
 const struct provider_ops *registry_find(const char *kind)
