@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -142,6 +143,15 @@ def pytest_cmdline_main(config):
 
 
 # -- the watchdog
+
+@pytest.hookimpl(trylast=True, optionalhook=True)
+def pytest_xdist_newgateway(gateway):
+    """With -v a worker is asked for its version first. While its main thread is at that, the tests
+    would get another one, which can't have the watchdog's signal."""
+    while gateway.remote_status().numexecuting > 0:
+        time.sleep(0.01)
+    time.sleep(0.1)
+
 
 class TimeIsUp(BaseException):
     """Not an Exception, so that no test catches it by chance."""

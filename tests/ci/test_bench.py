@@ -9,6 +9,8 @@ import time
 
 import pytest
 
+from fakes import Fake
+from support import npm
 from support.builds import ROOT
 from support.mounts import mount_entries, process_table, sbxfs_path
 from support.sshd import DelayProxy
@@ -19,6 +21,8 @@ pytestmark = pytest.mark.xdist_group("ci")  # it measures
 sys.path.insert(0, str(ROOT / "tools"))
 
 import bench_common
+import bench_docker
+import bench_http
 import bench_ssh
 import bench_ssh_loads
 import bench_ssh_systems
@@ -42,6 +46,25 @@ def test_tables_have_a_cell_for_each_system():
                  bench_ssh.exec_table({"ssh, live master": [3.0, 4.0], "sbxfs exec": [1.0, 2.0]}, 1)):
         assert len({line.count("|") for line in text.splitlines()}) == 1, text
     assert "0.50" not in bench_ssh.table({"create": {"sshfs": [1.0]}}, ["sshfs"], {})
+
+
+def test_docker_ratio_is_of_medians_and_a_missed_aim_is_named():
+    figures = {"tree in": [(6.0, 1.0, 0.5), (5.0, 1.0, 0.25), (90.0, 2.0, 0.5)], "exec": [(0.1, 0.2, None)]}
+    assert bench_docker.row("tree in", figures["tree in"]) == ["tree in", "6000.0", "1000.0", "6.00", "5.00", "500.0"]
+    assert bench_docker.row("exec", figures["exec"])[-3:] == ["0.50", "0.83 missed", "-"]
+    assert len({line.count("|") for line in bench_docker.table(figures).splitlines()}) == 1
+
+
+def test_http_ratio_is_to_one_call_after_the_other_and_bulk_is_beside_it():
+    figures = {"files up": [(6.0, 2.0, 1.0), (4.0, 1.0, 0.5), (9.0, 9.0, 9.0)], "exec": [(0.1, None, 0.2)]}
+    assert bench_http.row("files up", figures["files up"]) == [
+        "files up", "6000.0", "2000.0", "1000.0", "6.00", "5", "2.00"]
+    assert bench_http.row("exec", figures["exec"]) == ["exec", "100.0", "-", "200.0", "0.50", "1 missed", "-"]
+    assert len({line.count("|") for line in bench_http.table(figures).splitlines()}) == 1
+    with Fake("e2b") as fake:
+        bench_http.check_delay(0, fake.url)
+        with pytest.raises(bench_common.Trouble):
+            bench_http.check_delay(5000, fake.url)
 
 
 def test_delay_is_measured_by_a_byte_through_it():
@@ -70,7 +93,7 @@ def test_durable_needs_each_file_with_all_of_its_bytes(tmp_path):
 
 def test_cpu_counts_children_that_left_the_tree():
     """As sshfs starts its ssh: forked twice, so that its parent is init."""
-    busy = "import time; end = time.process_time() + 0.3\nwhile time.process_time() < end: pass\ntime.sleep(100)"
+    busy = "import time; end = time.process_time() + 0.6\nwhile time.process_time() < end: pass\ntime.sleep(100)"
     leader = subprocess.Popen(["sh", "-c", "( %s -c '%s' & ) & exec sleep 100" % (sys.executable, busy)],
                               start_new_session=True)
     try:
@@ -89,7 +112,8 @@ def bench(*arguments, **kwargs):
 
 
 def test_unknown_words_are_refused():
-    for arguments in (["ssh", "--systems", "nfs"], ["ssh", "--only", "nosuch"], ["local", "--only", "nosuch"]):
+    for arguments in (["ssh", "--systems", "nfs"], ["ssh", "--only", "nosuch"], ["local", "--only", "nosuch"],
+                      ["http", "--services", "e2b,nfs"], ["http", "--only", "nosuch"]):
         said = bench(*arguments, check=False)
         assert said.code == 1 and "there are" in said.err, said
 
@@ -124,3 +148,22 @@ def test_small_run_of_a_local_sandbox():
         pytest.fail("%s is not there" % sbxfs_path())
     out = bench("local", "--sbxfs", sbxfs_path(), "--scale", "0.01", "--repetitions", "1", "--only", "small").out
     assert "| create | ms |" in out
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(os.geteuid() != 0 and not os.access("/dev/fuse", os.W_OK), reason="/dev/fuse is closed")
+def test_small_run_beside_the_vendors_clients_leaves_nothing(tmp_path):
+    npm.directory()  # not in the time of the run
+    before = leavings()
+    out = bench("http", "--sbxfs", sbxfs_path(), "--scale", "0.02", "--repetitions", "1", "--delay", "5", "--json",
+                tmp_path / "json").out
+    found = json.loads((tmp_path / "json").read_text())["services"]
+    assert set(found) == set(bench_http.SERVICES)
+    for by_workload in [by_delay["5"] for by_delay in found.values()]:
+        assert set(by_workload) == set(bench_http.AIMS)
+        assert all(figure > 0 for rows in by_workload.values() for figures in rows for figure in figures
+                   if figure is not None)
+        # four files by one call after the other: not faster than their round trips
+        assert all(each >= 4 * 0.005 for each, _, _ in by_workload["files up"] + by_workload["files down"])
+    assert out.count("| files listed |") == len(found)
+    assert leavings() == before

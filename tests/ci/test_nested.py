@@ -17,12 +17,13 @@ pytestmark = pytest.mark.xdist_group("ci")  # one after the other: builds, and w
 # measures memory, nor floods. Of sandboxes on SSH hosts: their life.
 SANITIZED = ("((random_walk or hostile or exec_basics or exec_io or lifecycle or faults_crash or faults_blocking"
              " or ctl_writes or conform) and not memory and not two_hundred and not fast_output)"
-             " or cached_sending or (fs_git and local-cached) or (test_ssh_life and (life_of or paused))")
+             " or cached_sending or (fs_git and local-cached) or (test_ssh_life and (life_of or paused))"
+             " or (test_docker and (life_of or under_load or removed or attached_again))")
 
 # What the unprivileged user runs: what may depend on who mounts. (The isolation tests mount as both.) SSH goes to the
-# user's own account; what hosts that go away do is the same for every user.
+# user's own account; what hosts and services that go away do is the same for every user.
 UNPRIVILEGED = ("((fs_posix or fs_git or fs_build or fs_copy) and not local-cached) or exec_basics or lifecycle"
-                " or (faults and not test_ssh_faults) or conform")
+                " or (faults and not test_ssh_faults and not test_http_faults) or conform")
 
 IS_FULL = set(builds.wanted()) == set(builds.BUILDS)
 
@@ -41,8 +42,9 @@ def nested(tell, what, argv, timeout, env):
 @pytest.mark.skipif(not IS_FULL, reason="tools/test without a pattern makes the sanitizers' builds")
 @pytest.mark.parametrize("build", ["asan", "tsan"])
 def test_mount_under_sanitizer(build, tell):
+    kinds = "local-cached" if build == "tsan" else "local local-cached"  # most of its threads are the cache's
     nested(tell, "mount, " + build, ["tests/mount", "tests/providers", "-k", SANITIZED], 880,
-           dict(builds.SANITIZERS, SBXFS_BUILD=str(builds.directory(build))))
+           dict(builds.SANITIZERS, SBXFS_BUILD=str(builds.directory(build)), SBXFS_TEST_KINDS=kinds))
 
 
 @pytest.mark.timeout(900)

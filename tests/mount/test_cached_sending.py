@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """When what was written reaches the sandbox, what happens to what it refuses, and what status says."""
 
+import contextlib
 import json
 import os
 import select
@@ -93,6 +94,27 @@ def test_temporary_file_never_crosses_the_wire(box):
         assert os.listdir(backing) == ["kept"]
 
 
+def test_renamed_twice_while_somebody_writes(box):
+    """What is being written is not sent: after the first rename the sandbox has it by no name."""
+    backing = box.backing
+    (box.fs / "first").write_text("old")
+    wait_clean(box)
+    (box.fs / "first").write_text("new")
+    with open(box.fs / "first", "w") as file:
+        file.write("newer")
+        file.flush()
+        os.rename(box.fs / "first", box.fs / "second")
+        wait_for(lambda: os.listdir(backing) == [], 10, 0.02, lambda: os.listdir(backing))
+        os.rename(box.fs / "second", box.fs / "third")
+        (box.fs / "marker").write_text("")
+        wait_for(lambda: "marker" in os.listdir(backing), 10, 0.02)
+    wait_clean(box)
+    assert error_text(box) == ""
+    assert unsent(box) == []
+    assert sorted(os.listdir(backing)) == ["marker", "third"]
+    assert (backing / "third").read_text() == "newer"
+
+
 def test_umount_drains(fresh_mount, kind):
     mount = fresh_mount(options=("drain=20s",), kind=kind)
     box = mount.create("web")
@@ -145,11 +167,12 @@ def wait_unsent(box, *paths):
 
 def refuse(box, name="file", data=b"mine", directory="d"):
     """Have the sandbox refuse a file: its directory goes away between the write and the close."""
+    backing = box.backing  # to find it may take a while
     (box.fs / directory).mkdir(exist_ok=True)
     wait_clean(box)
     descriptor = os.open(box.fs / directory / name, os.O_WRONLY | os.O_CREAT, 0o644)
     os.write(descriptor, data)
-    shutil.rmtree(box.backing / directory)
+    shutil.rmtree(backing / directory)
     os.close(descriptor)
 
 
@@ -309,6 +332,7 @@ def test_discard_by_the_bytes_themselves(box):
 
 def test_several_refusals_one_of_them_a_directory(box):
     """Each is named; one is discarded, the others are retried."""
+    backing = box.backing
     for name in "def":
         (box.fs / name).mkdir()
     wait_clean(box)
@@ -317,7 +341,7 @@ def test_several_refusals_one_of_them_a_directory(box):
         three.write(b"3")
         os.mkdir(box.fs / "e/made")
         for name in "def":
-            shutil.rmtree(box.backing / name)
+            shutil.rmtree(backing / name)
     wait_unsent(box, "d/one", "e/made", "f/three")
     result = box.exec("true").exit
     assert result.startswith("error unsent ") and " and 2 more" in result, result
@@ -385,6 +409,7 @@ def test_mount_option_sync_tells_the_writer(fresh_mount, kind):
 
 # -- draining
 
+@pytest.mark.needs("paused-files")
 def test_what_was_not_drained_goes_with_the_next_mount(fresh_mount, kind):
     mount = fresh_mount(options=("drain=20s",), kind=kind)
     box = mount.create("web")
@@ -430,6 +455,7 @@ def test_sigterm_unmounts_and_drains(fresh_mount, kind):
 
 # -- lifecycle
 
+@pytest.mark.needs("stop")
 def test_stopped_and_started_sandbox_has_what_was_written(box):
     (box.fs / "before").write_text("before")
     box.ctl("stop")
@@ -458,3 +484,105 @@ def test_rename_of_a_sandbox_keeps_its_files(mount, box):
     began = time.monotonic()
     other.destroy()
     assert time.monotonic() - began < 20
+
+
+# -- conflicts: changed inside while ours waited
+
+NEWS = "changed in the sandbox while our change waited; ours replaced it"
+
+
+def change_inside(backing, name, data):
+    """As a program in the sandbox, beside the mount."""
+    owner = backing.stat()
+    (backing / ".inside").write_bytes(data)
+    os.chown(backing / ".inside", owner.st_uid, owner.st_gid)
+    os.rename(backing / ".inside", backing / name)
+
+
+def let_time_pass():
+    """Until what was seen before is to be looked at again; less is two programs at the same time."""
+    time.sleep(1.2)
+
+
+def test_file_changed_inside_while_ours_waited_is_replaced_and_told(box):
+    """The last close wins, `error` says so, and nobody ever sees a mixture."""
+    before = b"before" * 1000
+    expected = {"rewritten": b"our" * 1000, "patched": before[:300] + b"OUR" + before[303:]}
+    for name, data in expected.items():
+        (box.fs / name).write_bytes(before)
+        wait_clean(box)
+        with open(box.fs / name, "w+b" if name == "rewritten" else "r+b", buffering=0) as file:
+            if name == "rewritten":
+                file.write(data)
+            else:
+                assert file.read() == before
+                os.pwrite(file.fileno(), b"OUR", 300)
+            let_time_pass()
+            change_inside(box.backing, name, b"inside" * 500)
+            assert (box.fs / name).read_bytes() == data
+            assert os.pread(file.fileno(), 10_000, 0) == data
+            assert (box.backing / name).read_bytes() == b"inside" * 500
+        wait_for(lambda: (box.backing / name).read_bytes() != b"inside" * 500, 20, 0.01)
+        assert (box.backing / name).read_bytes() == data
+        assert (box.fs / name).read_bytes() == data
+        wait_for(lambda: error_text(box) == "fs/%s: %s" % (name, NEWS), 5, 0.05,
+                 lambda: error_text(box))
+        wait_for(lambda: box.status()["last_error"] == error_text(box), 5, 0.05)
+    assert unsent(box) == []
+    assert box.ok("cat rewritten") == expected["rewritten"]
+
+
+def test_file_removed_inside_while_ours_waited_is_made_anew(box):
+    (box.fs / "file").write_bytes(b"before")
+    wait_clean(box)
+    with open(box.fs / "file", "wb", buffering=0) as file:
+        file.write(b"ours")
+        let_time_pass()
+        (box.backing / "file").unlink()
+    wait_for(lambda: (box.backing / "file").exists(), 20, 0.02)
+    assert (box.backing / "file").read_bytes() == b"ours"
+    wait_for(lambda: "removed in the sandbox while our change waited" in error_text(box), 5, 0.05,
+             lambda: error_text(box))
+
+
+@pytest.mark.parametrize("verb", ("retry", "discard big"))
+def test_parts_are_not_patched_into_another_version(box, verb):
+    """What of a large file isn't here is gone: people decide."""
+    size = 3_000_000
+    box.ok("head -c %d /dev/zero | tr '\\0' a >big" % size)
+    with open(box.fs / "big", "r+b", buffering=0) as file:
+        os.pwrite(file.fileno(), b"OUR", 1000)
+        let_time_pass()
+        change_inside(box.backing, "big", b"i" * size)
+    wait_unsent(box, "big")
+    (_, reason), = unsent(box)
+    assert "changed in the sandbox meanwhile" in reason and "retry" in reason, reason
+    assert (box.backing / "big").read_bytes() == b"i" * size
+    with open(box.fs / "big", "rb", buffering=0) as file:
+        assert error_of(os.pread, file.fileno(), 10, size // 2) == "ESTALE"
+    box.ctl(verb)
+    assert result_of(box, verb) == "ok"
+    assert unsent(box) == []
+    expected = b"i" * 1000 + (b"OUR" if verb == "retry" else b"iii") + b"i" * (size - 1003)
+    assert (box.backing / "big").read_bytes() == expected
+    assert box.ok("head -c 1003 big | tail -c 3") == expected[1000:1003]
+    assert (box.fs / "big").read_bytes() == expected
+
+
+def test_conflict_is_met_by_the_next_mount(fresh_mount, kind):
+    mount = fresh_mount(options=("drain=1s",), kind=kind)
+    box = mount.create("web")
+    backing = box.backing
+    (box.fs / "file").write_bytes(b"before")
+    wait_clean(box)
+    with open(box.fs / "file", "wb", buffering=0) as file:
+        file.write(b"ours, which waits")
+        mount.kill9()
+        with contextlib.suppress(OSError):
+            file.close()
+    change_inside(backing, "file", b"changed inside")
+    mount.start()
+    box = mount.box("web")
+    wait_clean(box)
+    assert (backing / "file").read_bytes() == b"ours, which waits"
+    wait_for(lambda: error_text(box) == "fs/file: " + NEWS, 5, 0.05, lambda: error_text(box))

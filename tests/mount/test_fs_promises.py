@@ -21,7 +21,7 @@ from support.tools import Failed, wait_for
 
 pytestmark = pytest.mark.kinds(*kinds.ALL)
 
-ROUNDS = 10_000
+ROUNDS = 6_000
 BOXES = 3
 CLIENTS = 2  # of each sandbox
 

@@ -30,6 +30,13 @@ def takes_hard_links(directory):
         (directory / "probe").unlink()
 
 
+def no_conflict_was_told(fsdir):
+    """Nobody else has changed anything."""
+    error = fsdir.parent / "error"
+    if error.exists():  # else it is no mount of ours
+        assert error.read_text() == ""
+
+
 def choose_steps(request, kind):
     return request.config.getoption("--steps") or kind.scaled(STEPS)
 
@@ -46,6 +53,7 @@ def test_random_walk_agrees_with_a_plain_directory(fsdir, scratch, request, turn
         pytest.skip("one given seed, one walk")
     print("seed %d" % seed)
     Walk(fsdir, scratch, seed, takes_hard_links(fsdir)).run(choose_steps(request, kind))
+    no_conflict_was_told(fsdir)
 
 
 def test_random_walks_side_by_side(fsdir, scratch, request, kind):
@@ -71,3 +79,4 @@ def test_random_walks_side_by_side(fsdir, scratch, request, kind):
         thread.join(250)
     if problems:
         raise problems[0]
+    no_conflict_was_told(fsdir)

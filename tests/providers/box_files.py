@@ -53,6 +53,10 @@ class Files:
         self.box = box
         self.real = Path(real)
         self.has_shell = True
+        self.has_ns = True  # of times that were set
+        self.has_handles = True  # an open file outlives its name
+        self.big_size = 0  # of a large file, where 300 MiB take too long
+        self.runs = True  # there is a shell for commands
 
     def ask(self, op, **arguments):
         return self.driver.ask(op, box=self.box, **arguments)
@@ -133,8 +137,9 @@ class Files:
 
 
 def change(kind, path, **more):
-    if "to" in more:
-        more["to"] = hexed(more["to"])
+    for name in ("to", "temp"):
+        if name in more:
+            more[name] = hexed(more[name])
     if isinstance(more.get("data"), bytes):
         more["data"] = more["data"].hex()
     for name in ("file",):

@@ -54,7 +54,7 @@ class Run:
 
 
 class Driver:
-    def __init__(self, directory, kind="local", allow="", pairs=(), user=None, env=None):
+    def __init__(self, directory, kind="local", allow="", pairs=(), user=None, env=None, owner="owner0"):
         self.directory = Path(directory)
         self.state_dir = self.directory / "state"
         self.out = self.directory / "out"
@@ -63,11 +63,13 @@ class Driver:
         self.pairs = list(pairs)
         self.user = user
         self.env = env
+        self.owner = owner
         self.process = None
         self.mark = "z%010d" % random.SystemRandom().randrange(10**10)
         self.numbers = {}
         self.made = set()
         self.ids = {}
+        self.exec_ids = {}
         self.logs = []
         for path in (self.state_dir, self.out):
             path.mkdir(exist_ok=True)
@@ -85,7 +87,7 @@ class Driver:
         with open(self.logs[-1], "wb") as log:
             self.process = subprocess.Popen(
                 [build / "tests/providers/conform", self.kind, self.state_dir, self.out,
-                 build / "providers/local", "owner0", self.allow, *self.pairs],
+                 build / "providers/local", self.owner, self.allow, *self.pairs],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=environ,
                 cwd="/", **identity(self.user))
         self.waiting = {}
@@ -175,7 +177,13 @@ class Driver:
         return answer
 
     def do(self, op, **arguments):
-        return self.get(self.ask(op, **arguments))
+        if op == "exec_attach":
+            key = (arguments["box"], arguments["number"])
+            arguments.setdefault("exec_id", self.exec_ids.get(key, str(key[1])))
+        answer = self.get(self.ask(op, **arguments))
+        if op == "exec":
+            self.exec_ids[arguments["box"], arguments["number"]] = answer["exec_id"]
+        return answer
 
     # -- sandboxes
 
@@ -310,8 +318,9 @@ class Driver:
         files = [name for name in os.listdir(self.state_dir) if not name.startswith("host-")]
         if files:
             problems.append("files left: %s" % files)
-        groups = [path for path in Path("/sys/fs/cgroup").glob("**/sbxfs/*")
-                  if path.is_dir() and path.name.endswith(self.mark)]
+        # os.walk bears with what others remove meanwhile
+        groups = [os.path.join(top, name) for top, names, _ in os.walk("/sys/fs/cgroup")
+                  if os.path.basename(top) == "sbxfs" for name in names if name.endswith(self.mark)]
         if groups:
             problems.append("cgroups left: %s" % groups)
         return problems

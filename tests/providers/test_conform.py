@@ -542,7 +542,8 @@ def test_sandbox_outlives_the_program(d, box):
 
 def test_running_command_is_attached_again_after_kill(d, box):
     number = d.exec(box, "i=0; while [ $i -lt 3000 ]; do echo line $i; i=$((i+1)); "
-                    "[ $((i % 100)) = 0 ] && sleep 0.02; done; echo over >&2; exit 9")
+                    "[ $((i % 100)) = 0 ] && sleep 0.02; "
+                    "[ $i = 2500 ] && until [ -e go ]; do sleep 0.05; done; done; echo over >&2; exit 9")
     d.wait(box, number, bytes=2000)
     for _ in range(2):
         d.kill()
@@ -550,6 +551,7 @@ def test_running_command_is_attached_again_after_kill(d, box):
         d.start()
         d.attach(box)
         d.do("exec_attach", box=box, number=number)
+    d.check(box, "touch go")
     result = d.wait(box, number)
     assert ended(result) == ("code", 9)
     assert result.out == b"".join(b"line %d\n" % n for n in range(3000))
@@ -559,6 +561,7 @@ def test_running_command_is_attached_again_after_kill(d, box):
 def test_end_is_kept_until_it_was_seen(d, box):
     number = d.exec(box, "read x; echo got $x; exit 3", stdin=True)
     d.do("write", box=box, number=number, text="this\n")
+    d.wait(box, number, taken=5)  # until then it is only on its way
     d.kill()
     time.sleep(0.3)
     for _ in range(2):

@@ -100,7 +100,8 @@ def test_environment_is_the_sandboxs_and_the_execs(d):
 
 def test_environment_values_are_in_no_argv(d, box):
     secret = "s3cr3t-%d" % os.getpid()
-    number = d.exec(box, "sleep 1000", env={"OTHER": secret + "x"})
+    number = d.exec(box, "echo runs; exec sleep 1000", env={"OTHER": secret + "x"})
+    d.wait(box, number, bytes=5)
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
             with open("/proc/%s/cmdline" % pid, "rb") as file:
@@ -138,6 +139,18 @@ def test_other_users_are_refused(host, d, box):
     assert ended(d.run(box, "true", user=host.user)) == ("code", 0)
 
 
+@pytest.mark.parametrize("shell", ["dash"], indirect=True)
+def test_user_that_no_section_names(host, drive):
+    """Our own name, as the ssh program has it."""
+    d = drive(kind="ssh", pairs=section(host, user=None))
+    d.create("k1", name="web")
+    assert ended(d.run("k1", "true", user=host.user)) == ("code", 0)
+    with pytest.raises(Refused) as refused:
+        d.exec("k1", "id", user="somebody")
+    assert refused.value.errno == "EOPNOTSUPP"
+    d.destroy("k1")
+
+
 def test_codes_that_look_like_signals(d, box):
     for code in (129, 130, 137, 141, 143):
         assert ended(d.run(box, "exit %d" % code)) == ("code", code)
@@ -173,6 +186,17 @@ def test_signal_reaches_the_whole_group(d, box):
     d.wait(box, number, bytes=3)
     d.do("signal", box=box, number=number, signal=15)
     assert ended(d.wait(box, number)) == ("signal", 15)
+
+
+def test_signal_right_after_the_start(d, box, base):
+    """It is told that it runs before setsid has made its group."""
+    slow = base / "bin" / "setsid"
+    slow.unlink(missing_ok=True)
+    slow.write_text('#!/bin/dash\n/bin/sleep 0.2\nexec /usr/bin/setsid "$@"\n')
+    slow.chmod(0o755)
+    number = d.exec(box, "exec sleep 1000")
+    d.do("signal", box=box, number=number, signal=2)
+    assert ended(d.wait(box, number)) == ("signal", 2)
 
 
 @pytest.mark.parametrize("signal", [2, 13])
@@ -288,6 +312,25 @@ def test_nothing_is_started_twice(distant, far):
         assert missing.errno == "ENOENT"
         time.sleep(1)
         assert distant.run("k1", "cat log").value != 0  # and it won't
+
+
+@pytest.mark.parametrize("shell", ["dash"], indirect=True)
+def test_whoever_adopts_a_sandbox_counts_for_itself(host, d, box, drive):
+    theirs = d.exec(box, "echo theirs; sleep 100")
+    other = drive(kind="ssh", pairs=section(host), owner="owner1")
+    other.attach(box, box_id=d.ids[box], with_spec=True)
+    ours = other.exec(box, "echo ours; sleep 2; exit 3")
+    assert ours == theirs
+    other.kill()
+    other.start()
+    other.attach(box, box_id=d.ids[box], with_spec=True)
+    other.do("exec_attach", box=box, number=ours)
+    result = other.wait(box, ours)
+    assert (ended(result), result.out) == (("code", 3), b"ours\n")
+    other.do("exec_release", box=box, number=ours)
+    wait_for(lambda: not [name for name in numbers_left(host) if "owner1" in name], what="the end of its files")
+    d.wait(box, theirs, bytes=7)
+    assert d.output(box, theirs, 0) == b"theirs\n"
 
 
 # -- leavings, limits

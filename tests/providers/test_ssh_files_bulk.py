@@ -13,9 +13,9 @@ import pytest
 
 from box_files import EXCLUSIVE, Files, mkdir, rename, rmdir, set_mode, store, symlink, unlink
 from driver import Refused
+from files_support import HARD_NAMES, ssh_section
 from support.sshd import SFTP_SERVER, Sshd
 from support.tools import run, wait_for
-from test_files import HARD_NAMES, ssh_section
 
 BUSYBOX = "/bin/busybox"
 T = 1600000000

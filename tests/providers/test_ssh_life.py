@@ -509,6 +509,45 @@ def test_ways_of_ssh_config(host, base, drive, way, transport):
         d.start()
 
 
+def test_known_hosts_of_ssh_config_with_a_blank(host, base, drive):
+    known = base / "known hosts"
+    known.write_text(host.known_hosts.read_text())
+    text = hop(host).replace(str(host.known_hosts), str(known))
+    d = drive(kind="ssh", pairs=["host=box", "ssh_config=%s" % write_config(base / "config", "Host box\n" + text),
+                                 "base=%s" % (host.home / "base")])
+    d.create("k1")
+    d.destroy("k1")
+
+
+def test_proxies_know_no_secret(host, base, drive):
+    seen = base / "seen"
+    command = "/usr/bin/env > %s; exec /usr/bin/ssh -F \"%s\" -W [%%h]:%%p gate" % (seen, base / "config")
+    config = write_config(base / "config", "Host box\n%s  ProxyCommand %s\nHost gate\n%s"
+                          % (hop(host), "/bin/sh -c '%s'" % command, hop(host)))
+    d = drive(kind="ssh", pairs=["host=box", "ssh_config=%s" % config, "base=%s" % (host.home / "base")],
+              env={"SBXFS_SSH_PASSWORD": "hush1", "SOME_API_KEY": "hush2"})
+    d.create("k1")
+    assert "PATH=" in seen.read_text() and "hush" not in seen.read_text()
+    d.destroy("k1")
+
+
+@pytest.mark.parametrize("transport", ["libssh2", "openssh"])
+def test_jump_is_reached_by_what_the_section_says(host, base, drive, transport):
+    """No ~/.ssh and no agent has anything for the gate."""
+    with Sshd(base / "gate") as gate:
+        gate.authorize((host.base / "key.pub").read_text().strip())
+        known = base / "known hosts"
+        known.write_text(host.known_hosts.read_text() + gate.known_hosts.read_text())
+        d = drive(kind="ssh", pairs=section(
+            host, transport=transport, known_hosts=known,
+            jump="%s@%s:%d" % (gate.user, gate.host, gate.port)))
+        d.create("k1")
+        assert d.check("k1", "echo on") == "on\n" and "Accepted" in gate.log()
+        d.destroy("k1")
+        d.close()
+        d.start()
+
+
 def test_ssh_config_that_is_wrong_says_so(base, drive):
     config = write_config(base / "config", "Nonsense yes\n")
     d = drive(kind="ssh", pairs=["host=box", "ssh_config=%s" % config])
@@ -595,7 +634,7 @@ def test_host_down_at_create(base, drive):
     host = Sshd(base / "sshd")
     d = drive(kind="ssh", pairs=section(host))
     start = time.monotonic()
-    refused("EHOSTUNREACH", d.create, "k1")
+    assert refused("EHOSTUNREACH", d.create, "k1").endswith("Connection refused")
     assert time.monotonic() - start < 3
     start = time.monotonic()
     refused("EHOSTUNREACH", d.create, "k1")  # within the back-off
@@ -639,7 +678,7 @@ def test_a_silent_host_holds_nobody_up_for_long(host, remote, drive):
         far.hole()
         start = time.monotonic()
         refused("ETIMEDOUT", d.do, "state", box="k1", call_ms=500)
-        assert time.monotonic() - start < 2
+        assert time.monotonic() - start < 2.9  # connecting has 3 s of its own
         # Twice silent, and the breaker is open: no call waits.
         end = time.monotonic() + 60
         while True:
@@ -669,7 +708,7 @@ def test_closing_does_not_wait_for_a_silent_host(host, remote):
             d.get(target)
         start = time.monotonic()
         d.close()
-        assert time.monotonic() - start < 2
+        assert time.monotonic() - start < 2.9  # connecting has 3 s of its own
         far.thaw()
         d.start()
         with concurrent.futures.ThreadPoolExecutor(1) as pool:

@@ -20,7 +20,7 @@ BUILDS = {
 SANITIZERS = {
     "ASAN_OPTIONS": "halt_on_error=1:detect_stack_use_after_return=1:abort_on_error=0",
     "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
-    "TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1",
+    "TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1:suppressions=%s" % (ROOT / "tests" / "ci" / "tsan.supp"),
 }
 
 

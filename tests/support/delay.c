@@ -7,8 +7,9 @@
  *
  * Both ends are 127.0.0.1. It prints "port N" and then obeys lines on its standard input, each
  * answered by "ok": "cut" resets all connections; "hole" lets nothing through any more, as a cable
- * that was pulled; "thaw" ends that, and nothing is lost; "delay US"; "count" answers "ok UP DOWN",
- * the bytes that were carried. It ends with its standard input.
+ * that was pulled; "cut N" and "hole N" do so when N more bytes have gone to the target; "thaw" ends
+ * a hole, and nothing is lost; "delay US"; "count" answers "ok UP DOWN", the bytes that were carried.
+ * It ends with its standard input.
  */
 
 #include <arpa/inet.h>
@@ -54,6 +55,8 @@ struct pair {
 static struct pair pairs[PAIRS];
 static uint64_t delay_ns, carried_up, carried_down;
 static bool is_hole;
+static uint64_t stop_at = UINT64_MAX; /* of carried_up */
+static bool stop_is_hole;
 
 static uint64_t now(void)
 {
@@ -165,6 +168,10 @@ static bool way_give(struct way *w, uint64_t *carried)
 
                 if (size > ROOM - at)
                         size = ROOM - at;
+                if (carried == &carried_up && size > stop_at - carried_up)
+                        size = stop_at - carried_up;
+                if (size == 0)
+                        return true; /* stop() is next */
                 n = send(w->to, w->data + at, size, MSG_NOSIGNAL);
                 if (n < 0)
                         return errno == EAGAIN || errno == EINTR;
@@ -197,18 +204,39 @@ static void pair_move(struct pair *p)
                 pair_close(p, false);
 }
 
+static void cut(void)
+{
+        for (unsigned i = 0; i < PAIRS; i++)
+                if (pairs[i].is_open)
+                        pair_close(&pairs[i], true);
+}
+
+/* So many bytes have gone up that it is time. */
+static void stop(void)
+{
+        if (carried_up < stop_at)
+                return;
+        stop_at = UINT64_MAX;
+        if (stop_is_hole)
+                is_hole = true;
+        else
+                cut();
+}
+
 static void obey(const char *line)
 {
-        unsigned long us;
+        unsigned long us, bytes;
 
         if (strcmp(line, "cut") == 0) {
-                for (unsigned i = 0; i < PAIRS; i++)
-                        if (pairs[i].is_open)
-                                pair_close(&pairs[i], true);
+                cut();
+        } else if (sscanf(line, "cut %lu", &bytes) == 1 || sscanf(line, "hole %lu", &bytes) == 1) {
+                stop_at = carried_up + bytes;
+                stop_is_hole = line[0] == 'h';
         } else if (strcmp(line, "hole") == 0) {
                 is_hole = true;
         } else if (strcmp(line, "thaw") == 0) {
                 is_hole = false;
+                stop_at = UINT64_MAX;
         } else if (sscanf(line, "delay %lu", &us) == 1) {
                 delay_ns = us * 1000;
         } else if (strcmp(line, "count") == 0) {
@@ -329,6 +357,7 @@ int main(int argc, char **argv)
                                 pair_close(p, true);
                         if (p->is_open)
                                 pair_move(p);
+                        stop();
                 }
         }
 }

@@ -338,13 +338,13 @@ class DelayProxy:
     def set_round_trip(self, ms):
         self._order("delay %d" % (ms * 500))
 
-    def cut(self):
-        """Reset all connections; new ones work."""
-        self._order("cut")
+    def cut(self, after=None):
+        """Reset all connections; new ones work. `after`: when so many more bytes have gone up."""
+        self._order("cut" if after is None else "cut %d" % after)
 
-    def hole(self):
+    def hole(self, after=None):
         """Let nothing through any more, either way; new connections hang, too."""
-        self._order("hole")
+        self._order("hole" if after is None else "hole %d" % after)
 
     def thaw(self):
         """End of hole: what was held goes on."""

@@ -5,6 +5,7 @@ A client of a stuck FUSE mount survives SIGKILL, so nothing here waits on a pipe
 without a time limit: output goes to files, and a process that cannot be killed is left and named.
 """
 
+import contextlib
 import os
 import pickle
 import shutil
@@ -101,8 +102,26 @@ def identity(user):
     return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
 
 
+@contextlib.contextmanager
+def small_disk(place, size):
+    """A tmpfs of so many bytes ("8m") at `place`, which is made here."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small tmpfs")
+    place.mkdir()
+    run(["mount", "-t", "tmpfs", "-o", "size=%s,mode=700" % size, "tmpfs", place])
+    try:
+        yield
+    finally:
+        run(["umount", "-l", place], check=False)
+
+
+PATIENCE = 3  # times as long as a machine takes that has nothing else to do
+
+
 def wait_for(condition, timeout=10.0, every=0.01, what="condition"):
-    """Poll until condition() is true and return its value; fail after `timeout` seconds."""
+    """Poll until condition() is true and return its value; fail after `timeout` seconds, and more if they are few."""
+    if timeout <= 10:
+        timeout *= PATIENCE
     deadline = time.monotonic() + timeout
     while True:
         value = condition()
