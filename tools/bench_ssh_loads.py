@@ -5,6 +5,7 @@ A group is run on one system at a time, in a directory that this system has neve
 directory behind the mount, or made through the mount. It yields a Step for each thing that it measured.
 """
 
+import contextlib
 import os
 import random
 import subprocess
@@ -248,6 +249,10 @@ class Inputs:
 
 
 def remove(system, new):
-    """What a group has left on the server."""
+    """What a group has left on the server, once nothing is on its way there."""
+    top = os.open(system.dir, os.O_RDONLY | os.O_DIRECTORY)
+    with contextlib.suppress(OSError):  # not all know fsync of a directory
+        os.fsync(top)
+    os.close(top)
     for path in Path(system.backing).glob(new + "*"):
         run(["rm", "-rf", path])
