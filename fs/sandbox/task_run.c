@@ -102,22 +102,6 @@ static void refuse(struct task *t, const char *sentence)
         task_end_now(t, &end);
 }
 
-static int merge_env(struct sandbox *sb, struct task_request *q) REQUIRES(sb->lock)
-{
-        struct pair *env = NULL;
-        size_t count = 0;
-        int r = 0;
-
-        for (size_t i = 0; i < sb->env_count && r == 0; i++)
-                r = pairs_set(&env, &count, sb->env[i].key, sb->env[i].value);
-        for (size_t i = 0; i < q->env_count && r == 0; i++)
-                r = pairs_set(&env, &count, q->env[i].key, q->env[i].value);
-        pairs_free(q->env, q->env_count);
-        q->env = env;
-        q->env_count = count;
-        return r;
-}
-
 /*
  * Takes the request out, if it can be sent now. 0, or why not; *ret NULL: it has ended meanwhile.
  */
@@ -135,8 +119,6 @@ static int take_request(struct task *t, struct task_request **ret, struct box **
                         r = call_fail(c, -EBUSY, "the sandbox is not reachable");
                 *ret = t->request;
                 *ret_box = sb->box;
-                if (r == 0 && sb->env_count > 0)
-                        r = merge_env(sb, t->request);
                 if (r == 0) {
                         t->request = NULL;
                         t->is_starting = true;

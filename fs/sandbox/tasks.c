@@ -241,6 +241,23 @@ static void set_stdin_locked(struct task *t, const struct task_options *o)
         t->has_stdin_eof = !o->has_stdin_open;
 }
 
+/* The environment is that of the moment in which the command is accepted; its own values win. */
+static int merge_env_locked(const struct sandbox *sb, struct task_request *q) REQUIRES(sb->lock)
+{
+        struct pair *env = NULL;
+        size_t count = 0;
+        int r = 0;
+
+        for (size_t i = 0; i < sb->env_count && r == 0; i++)
+                r = pairs_set(&env, &count, sb->env[i].key, sb->env[i].value);
+        for (size_t i = 0; i < q->env_count && r == 0; i++)
+                r = pairs_set(&env, &count, q->env[i].key, q->env[i].value);
+        pairs_free(q->env, q->env_count);
+        q->env = env;
+        q->env_count = count;
+        return r;
+}
+
 /* Its files, with a record that says `queued`. On failure it is as before, but for files. */
 static int prepare(struct task *t, const struct task_options *o, struct task_request **ret)
 {
@@ -257,9 +274,12 @@ static int prepare(struct task *t, const struct task_options *o, struct task_req
                 t->state = TASK_QUEUED;
                 t->accepted = ++sb->last_accepted;
                 set_stdin_locked(t, o);
+                if (sb->env_count > 0)
+                        r = merge_env_locked(sb, q);
                 mutex_unlock(&sb->lock);
-                r = task_save(t, false);
         }
+        if (r == 0)
+                r = task_save(t, false);
         if (r < 0)
                 task_request_free(q);
         else

@@ -14,7 +14,7 @@ static void print(struct fake_exec *x, enum exec_stream stream, const char *text
 
 static void a_command_goes_from_queued_to_ended(void)
 {
-        char k_a[] = "A", v_a[] = "1", k_b[] = "B", v_b[] = "2", v_b2[] = "3";
+        char k_a[] = "A", v_a[] = "1", k_b[] = "B", v_b[] = "2", v_b2[] = "3", v_late[] = "4";
         const struct pair env[] = {{k_b, v_b2}};
         const struct task_options o = {
                 .text = "make test", .env = env, .env_count = 1, .timeout_ns = 5 * NS_PER_S};
@@ -33,6 +33,7 @@ static void a_command_goes_from_queued_to_ended(void)
         CHECK_EQ(sandbox_set_env(sb, k_a, v_a, &world.call), 0);
         CHECK_EQ(sandbox_set_env(sb, k_b, v_b, &world.call), 0);
         t = run_with(sb, &o);
+        CHECK_EQ(sandbox_set_env(sb, k_a, v_late, &world.call), 0); /* for later ones */
         task_get(t, &info);
         CHECK_EQ(info.state, TASK_QUEUED);
         CHECK_EQ(info.number, 1);
