@@ -245,8 +245,8 @@ int sandbox_reattach(struct sandbox *sb, struct call *c, struct box **ret)
 }
 
 /*
- * A run was killed while it created this one, and the provider knows nothing of it: once more, if
- * we still know how.
+ * A run was killed before it created this one, or while it did and the provider knows nothing of it:
+ * now, if we still know how.
  */
 static int create_again(struct sandbox *sb, struct call *c)
 {
@@ -283,7 +283,7 @@ void sandbox_plan_attach(struct sandbox *sb)
 static int attach_box(struct sandbox *sb, struct call *c)
 {
         struct box *box = NULL;
-        bool was_created, has_failed, may_exist;
+        bool was_created, has_failed, may_exist, is_over;
         int r;
 
         mutex_lock(&sb->lock);
@@ -291,8 +291,9 @@ static int attach_box(struct sandbox *sb, struct call *c)
         was_created = sb->box_id[0] != '\0';
         has_failed = !was_created && sb->state == BOX_ERROR;
         may_exist = was_created || sb->was_create_tried;
+        is_over = box || sb->is_destroying || (has_failed && !may_exist);
         mutex_unlock(&sb->lock);
-        if (box || !may_exist)
+        if (is_over)
                 return 0;
         if (!sb->section || !sb->section->provider) {
                 if (has_failed)
@@ -300,6 +301,8 @@ static int attach_box(struct sandbox *sb, struct call *c)
                 leave(sb, BOX_UNKNOWN);
                 return call_fail(c, -EHOSTUNREACH, "provider %s is not there", sb->provider);
         }
+        if (!may_exist)
+                return create_again(sb, c);
         r = sandbox_reattach(sb, c, &box);
         if (r < 0)
                 section_report(sb->section, r, c->sentence);

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include "tests/unit/sandbox/world.h"
+#include "transport/base/record.h"
 
 /* The name of some sandbox's directory below sandboxes/; "" none. */
 static void find_key(const char *suffix, char *to, size_t size)
@@ -199,6 +200,20 @@ static void two_of_one_name_are_both_there(void)
         world_end();
 }
 
+static void add_to_record(const char *path, const char *key, const char *value)
+{
+        struct buf text = BUF_INIT(100000);
+        struct record *r = NULL;
+
+        if (!CHECK_EQ(record_read(world.dir, path, &r), 0))
+                return;
+        CHECK_EQ(record_add(r, key, value), 0);
+        CHECK_EQ(record_format(r, &text), 0);
+        write_file(path, buf_str(&text));
+        buf_done(&text);
+        record_free(r);
+}
+
 static void a_creation_that_was_cut_short_is_found_or_made_again(void)
 {
         char k_env[] = "env.A", v_env[] = "x";
@@ -256,6 +271,26 @@ static void a_creation_that_was_cut_short_is_found_or_made_again(void)
         sandbox_unref(sb);
         fake_fail(FAKE_ATTACH, 0, 0);
         EVENTUALLY(state_of("web") == BOX_RUNNING);
+        world_end();
+
+        /* Nothing was asked of the provider yet: it is now. */
+        world_begin(0);
+        world_up();
+        fake_hang(FAKE_CREATE, true);
+        CHECK_EQ(try_create("web", NULL, 0), 0);
+        EVENTUALLY(fake_calls(FAKE_CREATE) == 1);
+        find_key("", key, sizeof(key));
+        (void)snprintf(path, sizeof(path), "sandboxes/%s/record", key);
+        text = BUF_INIT(100000);
+        CHECK_EQ(file_read(world.dir, path, &text), 0);
+        world_down_by(0);
+        write_file(path, buf_str(&text));
+        buf_done(&text);
+        add_to_record(path, "not_made", "1"); /* as before it */
+        fake_hang(FAKE_CREATE, false);
+        world_up();
+        EVENTUALLY(state_of("web") == BOX_RUNNING);
+        CHECK_EQ(fake_count(), 1);
         world_end();
 
         /* Its variables are not on disk, so it can't be made again. */
