@@ -97,6 +97,7 @@ ssize_t cached_read(struct volume *v, struct vol_op *op, struct vol_file *f, voi
                 n = cached_check_version(v, op, f);
         if (n < 0)
                 return n;
+        nodes_keep(&cached_of(v)->nodes, f->open.node);
         content_lock(x);
         if (!op->may_wait)
                 note_miss(f, x, offset, size);

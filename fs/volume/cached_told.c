@@ -14,6 +14,7 @@
 #include "fs/volume/anchor.h"
 #include "fs/volume/cached_parts.h"
 #include "fs/volume/contents.h"
+#include "fs/volume/recall.h"
 #include "transport/base/cleanup.h"
 #include "transport/base/clock.h"
 #include "transport/base/log.h"
@@ -43,6 +44,8 @@ uint64_t cached_ttl_of_node(struct cached *c, uint64_t node, const struct meta_f
 
         /* Its other names may be nodes of their own, each with a cache of the kernel. */
         if (ttl_left(c, f, now_ns) == 0 || (!S_ISDIR(f->k.st.st_mode) && f->k.st.st_nlink > 1))
+                return 0;
+        if (!nodes_may_keep(&c->nodes, node))
                 return 0;
         if (nodes_hand_out(&c->nodes, node, ms_of(now_ns), CACHED_TOLD_AGAIN_MS))
                 recent_add_node(&c->recent, node, now_ns);
@@ -125,68 +128,12 @@ void cached_fill(struct cached *c, const struct node_id *id, const struct known 
 
 /* ---- the end of a command ---- */
 
-static void take_back_node(struct cached *c, uint64_t node)
-{
-        char name[NAME_MAX + 1];
-        uint64_t parent;
-        uint32_t cursor = 0;
-
-        c->events.inval_node(c->events.ctx, node, true);
-        while (nodes_name(&c->nodes, node, &cursor, &parent, name))
-                c->events.inval_entry(c->events.ctx, parent, name);
-}
-
-static void take_back(struct cached *c, uint64_t *ret_wait_until_ns)
-{
-        struct recent_item *items;
-        uint64_t now_ns = clock_mono_ns();
-        size_t count = recent_take(&c->recent, now_ns, &items, ret_wait_until_ns);
-
-        nodes_hand_out_anew(&c->nodes, ms_of(clock_mono_ns()));
-        for (size_t i = 0; i < count; i++) {
-                if (items[i].name)
-                        c->events.inval_entry(c->events.ctx, items[i].node, items[i].name);
-                else
-                        take_back_node(c, items[i].node);
-        }
-        recent_free_items(items, count);
-}
-
-static void drop_pages(struct cached *c)
-{
-        _cleanup_(freep) uint64_t *open = NULL;
-        size_t count = 0;
-
-        if (nodes_all_open(&c->nodes, &open, &count) < 0) {
-                log_error(
-                        "out of memory: pages of open files are dropped when they are opened again");
-                return;
-        }
-        for (size_t i = 0; i < count; i++) {
-                if (i == 0 || open[i] != open[i - 1])
-                        c->events.inval_node(c->events.ctx, open[i], false);
-        }
-}
-
-static void sleep_until(uint64_t deadline_ns)
-{
-        struct timespec until = clock_timespec(deadline_ns);
-
-        while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) == EINTR)
-                ;
-}
-
 void cached_exec_ended(struct volume *v)
 {
         struct cached *c = cached_of(v);
-        uint64_t wait_until_ns;
 
         if (!volume_turn(v))
                 log_warning("an operation of a volume did not end within 2 s: going on without it");
         contents_exec_ended(c);
-        take_back(c, &wait_until_ns);
-        drop_pages(c);
-        if (wait_until_ns != 0)
-                sleep_until(
-                        wait_until_ns); /* too much was told to take it all back: let it run out */
+        recall_all(&c->nodes, &c->recent, &c->events);
 }

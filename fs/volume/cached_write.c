@@ -69,6 +69,7 @@ ssize_t cached_write(struct volume *v, struct vol_op *op, struct vol_file *f, co
                 r = cached_check_version(v, op, f); /* a command may have moved the end */
         if (r < 0)
                 return r;
+        nodes_keep(&cached_of(v)->nodes, f->open.node);
         r = write_once(f, data, size, offset, to_end);
         if (r == -ESTALE) {
                 find_again(cached_of(v), f->open.node, f->x);

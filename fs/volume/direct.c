@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "fs/volume/anchor.h"
+#include "fs/volume/recall.h"
 #include "providers/provider.h"
 #include "transport/base/beneath.h"
 #include "transport/base/cleanup.h"
@@ -180,6 +181,8 @@ uint64_t direct_ttl_of_node(struct direct *d, uint64_t number, const struct stat
         /* Its other names may be nodes of their own, each with a cache of the kernel. */
         if (d->config.attr_ttl_ns == 0 || (!S_ISDIR(st->st_mode) && st->st_nlink > 1))
                 return 0;
+        if (!nodes_may_keep(&d->nodes, number))
+                return 0;
         now_ns = clock_mono_ns();
         if (nodes_hand_out(&d->nodes, number, ms_of(now_ns), TOLD_AGAIN_MS))
                 recent_add_node(&d->recent, number, now_ns);
@@ -223,69 +226,13 @@ void direct_fix_link_size(struct direct *d, int dir, const char *name, unsigned 
 
 /* ---- the end of a command ---- */
 
-static void take_back_node(struct direct *d, uint64_t node)
-{
-        char name[NAME_MAX + 1];
-        uint64_t parent;
-        uint32_t cursor = 0;
-
-        d->events.inval_node(d->events.ctx, node, true);
-        while (nodes_name(&d->nodes, node, &cursor, &parent, name))
-                d->events.inval_entry(d->events.ctx, parent, name);
-}
-
-static void take_back(struct direct *d, uint64_t *ret_wait_until_ns)
-{
-        struct recent_item *items;
-        uint64_t now_ns = clock_mono_ns();
-        size_t count = recent_take(&d->recent, now_ns, &items, ret_wait_until_ns);
-
-        nodes_hand_out_anew(&d->nodes, ms_of(clock_mono_ns()));
-        for (size_t i = 0; i < count; i++) {
-                if (items[i].name)
-                        d->events.inval_entry(d->events.ctx, items[i].node, items[i].name);
-                else
-                        take_back_node(d, items[i].node);
-        }
-        recent_free_items(items, count);
-}
-
-static void drop_pages(struct direct *d)
-{
-        _cleanup_(freep) uint64_t *open = NULL;
-        size_t count = 0;
-
-        if (nodes_all_open(&d->nodes, &open, &count) < 0) {
-                log_error(
-                        "out of memory: pages of open files are dropped when they are opened again");
-                return;
-        }
-        for (size_t i = 0; i < count; i++) {
-                if (i == 0 || open[i] != open[i - 1])
-                        d->events.inval_node(d->events.ctx, open[i], false);
-        }
-}
-
-static void sleep_until(uint64_t deadline_ns)
-{
-        struct timespec until = clock_timespec(deadline_ns);
-
-        while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) == EINTR)
-                ;
-}
-
 static void direct_exec_ended(struct volume *v)
 {
         struct direct *d = direct_of(v);
-        uint64_t wait_until_ns;
 
         if (!volume_turn(v))
                 log_warning("an operation of a volume did not end within 2 s: going on without it");
-        take_back(d, &wait_until_ns);
-        drop_pages(d);
-        if (wait_until_ns != 0)
-                sleep_until(
-                        wait_until_ns); /* too much was told to take it all back: let it run out */
+        recall_all(&d->nodes, &d->recent, &d->events);
 }
 
 static void direct_gone(struct volume *v)

@@ -313,12 +313,14 @@ static int check_handle(struct direct *d)
 ssize_t direct_read(struct volume *v, struct vol_op *op, struct vol_file *f, void *data,
                     size_t size, uint64_t offset)
 {
+        struct direct *d = direct_of(v);
         size_t done = 0;
-        ssize_t n = check_handle(direct_of(v));
+        ssize_t n = check_handle(d);
 
         (void)op; /* as in open */
         if (n < 0)
                 return n;
+        nodes_keep(&d->nodes, f->open.node);
         while (done < size) {
                 n = pread(f->fd, (char *)data + done, size - done, (off_t)(offset + done));
                 if (n < 0 && errno == EINTR)
@@ -344,11 +346,13 @@ static ssize_t write_once(const struct vol_file *f, const void *data, size_t siz
 ssize_t direct_write(struct volume *v, struct vol_op *op, struct vol_file *f, const void *data,
                      size_t size, uint64_t offset)
 {
+        struct direct *d = direct_of(v);
         size_t done = 0;
-        ssize_t n = check_handle(direct_of(v));
+        ssize_t n = check_handle(d);
 
         if (n < 0)
                 return n;
+        nodes_keep(&d->nodes, f->open.node);
         while (done < size) {
                 n = write_once(f, (const char *)data + done, size - done, offset + done,
                                f->is_append && !op->is_writeback);

@@ -138,6 +138,19 @@ bool nodes_unref(struct nodes *t, struct node_open *o) EXCLUDES(t->lock);
 int nodes_all_open(struct nodes *t, uint64_t **ret, size_t *ret_count) EXCLUDES(t->lock);
 
 /*
+ * What the kernel keeps of open files. The first attributes after a recall are told without a
+ * time-out, so that nothing is taken back while they are under way: the kernel would not believe
+ * them, and a read would go by the size of before.
+ */
+/* Pages of this file, which is open. */
+void nodes_keep(struct nodes *t, uint64_t number) EXCLUDES(t->lock);
+/* Whether the node's attributes may be told with a time-out. */
+bool nodes_may_keep(struct nodes *t, uint64_t number) EXCLUDES(t->lock);
+/* As nodes_all_open, only those of which something is kept; once it is taken back, nodes_recalled. */
+int nodes_recall(struct nodes *t, uint64_t **ret, size_t *ret_count) EXCLUDES(t->lock);
+void nodes_recalled(struct nodes *t) EXCLUDES(t->lock);
+
+/*
  * Whether the pages of this file were last recorded under the same stamp; records the stamp. 0 is
  * never the same.
  */

@@ -21,6 +21,7 @@ void nodes_open(struct nodes *t, uint64_t number, struct node_open *o)
         if (n) {
                 o->next = n->open;
                 n->open = o;
+                n->kept = KEPT_SOMETHING;
         }
         list_add_tail(&t->open, &o->of_all);
         mutex_unlock(&t->lock);
@@ -63,28 +64,106 @@ bool nodes_unref(struct nodes *t, struct node_open *o)
         return is_last;
 }
 
-int nodes_all_open(struct nodes *t, uint64_t **ret, size_t *ret_count)
+static struct node *file_of(const struct nodes *t, struct list *handle) REQUIRES(t->lock)
 {
-        size_t count = 0, i = 0;
-        uint64_t *numbers;
+        struct node *n = table_get_node(t, list_entry(handle, struct node_open, of_all)->node);
 
-        mutex_lock(&t->lock);
+        return n && n->kind != S_IFDIR ? n : NULL;
+}
+
+/* Room for the numbers of all that are open. */
+static uint64_t *numbers_new(const struct nodes *t) REQUIRES(t->lock)
+{
+        size_t count = 0;
+
         list_for_each (pos, &t->open)
                 count++;
-        numbers = calloc(count ? count : 1, sizeof(*numbers));
+        return calloc(count ? count : 1, sizeof(uint64_t));
+}
+
+int nodes_all_open(struct nodes *t, uint64_t **ret, size_t *ret_count)
+{
+        uint64_t *numbers;
+        size_t i = 0;
+
+        mutex_lock(&t->lock);
+        numbers = numbers_new(t);
+        if (numbers) {
+                list_for_each (pos, &t->open)
+                        if (file_of(t, pos))
+                                numbers[i++] = list_entry(pos, struct node_open, of_all)->node;
+                *ret = numbers;
+                *ret_count = i;
+        }
+        mutex_unlock(&t->lock);
+        return numbers ? 0 : -ENOMEM;
+}
+
+/* ---- what the kernel keeps of open files ---- */
+
+void nodes_keep(struct nodes *t, uint64_t number)
+{
+        struct node *n;
+
+        mutex_lock(&t->lock);
+        n = table_get_node(t, number);
+        if (n)
+                n->kept = KEPT_SOMETHING;
+        mutex_unlock(&t->lock);
+}
+
+bool nodes_may_keep(struct nodes *t, uint64_t number)
+{
+        struct node *n;
+        bool may = true;
+
+        mutex_lock(&t->lock);
+        n = table_get_node(t, number);
+        if (n && n->open && n->kind != S_IFDIR) {
+                may = n->kept == KEPT_SOMETHING || n->kept == KEPT_ASKED;
+                if (may)
+                        n->kept = KEPT_SOMETHING;
+                else if (n->kept == KEPT_NOTHING)
+                        n->kept = KEPT_ASKED;
+        }
+        mutex_unlock(&t->lock);
+        return may;
+}
+
+int nodes_recall(struct nodes *t, uint64_t **ret, size_t *ret_count)
+{
+        uint64_t *numbers;
+        size_t i = 0;
+
+        mutex_lock(&t->lock);
+        numbers = numbers_new(t);
         if (numbers) {
                 list_for_each (pos, &t->open) {
-                        uint64_t number = list_entry(pos, struct node_open, of_all)->node;
-                        const struct node *n = table_get_node(t, number);
+                        struct node *n = file_of(t, pos);
+                        bool is_kept = n && (n->kept == KEPT_SOMETHING || n->kept == KEPT_RECALLED);
 
-                        if (n && n->kind != S_IFDIR)
-                                numbers[i++] = number;
+                        if (is_kept)
+                                numbers[i++] = list_entry(pos, struct node_open, of_all)->node;
+                        if (n)
+                                n->kept = is_kept ? KEPT_RECALLED : KEPT_NOTHING;
                 }
                 *ret = numbers;
                 *ret_count = i;
         }
         mutex_unlock(&t->lock);
         return numbers ? 0 : -ENOMEM;
+}
+
+void nodes_recalled(struct nodes *t)
+{
+        mutex_lock(&t->lock);
+        list_for_each (pos, &t->open) {
+                struct node *n = file_of(t, pos);
+
+                if (n && n->kept == KEPT_RECALLED)
+                        n->kept = KEPT_NOTHING;
+        }
+        mutex_unlock(&t->lock);
 }
 
 /* ---- what the kernel was told ---- */

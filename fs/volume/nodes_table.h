@@ -14,6 +14,14 @@
 
 #define TABLE_ROOT ((uint32_t)VOLUME_ROOT)
 
+/* What the kernel keeps of an open file: attributes with a time-out, pages. */
+enum node_kept {
+        KEPT_SOMETHING, /* it may; so from the opening on */
+        KEPT_RECALLED, /* as before, and it is being taken back */
+        KEPT_NOTHING, /* all was taken back */
+        KEPT_ASKED, /* nothing, but it was told attributes that are right, without a time-out */
+};
+
 struct node {
         uint32_t parent; /* 0: the root, or detached */
         uint32_t next; /* in its bucket */
@@ -31,6 +39,7 @@ struct node {
         uint16_t room; /* bytes at `name` */
         bool is_linked; /* in t->linked */
         bool was_directory; /* at that name a directory was known that wasn't removed by us */
+        uint8_t kept; /* enum node_kept, of a file that is open */
         char name[];
 };
 

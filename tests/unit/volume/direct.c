@@ -612,7 +612,8 @@ static void the_end_of_a_command_takes_back_what_was_told(void)
         struct fixture f;
         struct vol_entry e;
         struct vol_file *file;
-        uint64_t token;
+        uint64_t token, node = 0;
+        char data[8];
 
         if (!fixture_init(&f))
                 return;
@@ -620,19 +621,33 @@ static void the_end_of_a_command_takes_back_what_was_told(void)
         CHECK_EQ(f.ops->lookup(f.v, &f.op, VOLUME_ROOT, "x", &e), 0);
         CHECK_EQ(f.ops->getattr(f.v, &f.op, e.node, NULL, &e), 0);
         CHECK_EQ(f.ops->lookup(f.v, &f.op, VOLUME_ROOT, "absent", &e), 0);
-        file = make_file(&f, VOLUME_ROOT, "open", NULL);
+        file = make_file(&f, VOLUME_ROOT, "open", &node);
         f.ops->exec_ended(f.v);
-        CHECK_EQ(atomic_load(&f.node_events), 2); /* x once, open */
-        CHECK_EQ(atomic_load(&f.page_events), 1);
+        CHECK_EQ(atomic_load(&f.node_events), 1); /* x once */
+        CHECK_EQ(atomic_load(&f.page_events), 1); /* open: attributes go with its pages */
         CHECK_EQ(atomic_load(&f.entry_events), 3);
         /* Once is enough, but what is told again is taken back again. */
         f.ops->exec_ended(f.v);
-        CHECK_EQ(atomic_load(&f.node_events), 2);
+        CHECK_EQ(atomic_load(&f.node_events), 1);
+        CHECK_EQ(atomic_load(&f.page_events), 1);
         CHECK_EQ(atomic_load(&f.entry_events), 3);
         CHECK_EQ(f.ops->lookup(f.v, &f.op, VOLUME_ROOT, "x", &e), 0);
         f.ops->exec_ended(f.v);
-        CHECK_EQ(atomic_load(&f.node_events), 3);
+        CHECK_EQ(atomic_load(&f.node_events), 2);
         CHECK_STR(f.last_entry, "x");
+        /* The first attributes of what is open are with the kernel before others take them back. */
+        CHECK_EQ(f.ops->getattr(f.v, &f.op, node, file, &e), 0);
+        CHECK_EQ(e.ttl_ns, 0);
+        f.ops->exec_ended(f.v);
+        CHECK_EQ(atomic_load(&f.page_events), 1);
+        CHECK_EQ(f.ops->getattr(f.v, &f.op, node, file, &e), 0);
+        CHECK_EQ(f.ops->getattr(f.v, &f.op, node, file, &e), 0);
+        CHECK(e.ttl_ns > 0);
+        f.ops->exec_ended(f.v);
+        CHECK_EQ(atomic_load(&f.page_events), 2);
+        CHECK_EQ(f.ops->read(f.v, &f.op, file, data, sizeof(data), 0), 0);
+        f.ops->exec_ended(f.v);
+        CHECK_EQ(atomic_load(&f.page_events), 3);
         f.ops->release(f.v, file);
         /* An answer that isn't with the kernel yet holds up the end, but not for ever. */
         token = volume_enter(f.v);

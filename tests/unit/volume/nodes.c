@@ -162,6 +162,58 @@ static void open_nodes_stay_until_they_are_closed(void)
         nodes_done(&t);
 }
 
+/* How many open files have something to take back. */
+static size_t recall(struct nodes *t)
+{
+        uint64_t *all = NULL;
+        size_t count = 0;
+
+        CHECK_EQ(nodes_recall(t, &all, &count), 0);
+        free(all);
+        return count;
+}
+
+static void only_what_is_kept_is_taken_back(void)
+{
+        struct stat st = file_st(7, 1);
+        struct node_open one = {0}, two = {0};
+        struct nodes t;
+        uint64_t x;
+
+        CHECK_EQ(nodes_init(&t), 0);
+        x = meet(&t, VOLUME_ROOT, "x", &st);
+        CHECK(nodes_may_keep(&t, x)); /* not open: recent.h remembers it */
+        CHECK(nodes_may_keep(&t, x));
+        CHECK_EQ(recall(&t), 0);
+        nodes_open(&t, x, &one);
+        CHECK_EQ(recall(&t), 1);
+        CHECK(!nodes_may_keep(&t, x)); /* while it is taken back */
+        CHECK(!nodes_may_keep(&t, x));
+        CHECK_EQ(recall(&t), 1);
+        nodes_recalled(&t);
+        CHECK_EQ(recall(&t), 0);
+
+        CHECK(!nodes_may_keep(&t, x)); /* the first attributes after it */
+        CHECK_EQ(recall(&t), 0);
+        CHECK(!nodes_may_keep(&t, x));
+        CHECK(nodes_may_keep(&t, x)); /* the second */
+        CHECK(nodes_may_keep(&t, x));
+        CHECK_EQ(recall(&t), 1);
+        nodes_keep(&t, x); /* pages came meanwhile: they may be older or newer */
+        nodes_recalled(&t);
+        CHECK_EQ(recall(&t), 1);
+        nodes_recalled(&t);
+
+        nodes_open(&t, x, &two);
+        CHECK_EQ(recall(&t), 2); /* one number, twice */
+        nodes_recalled(&t);
+        nodes_keep(&t, x);
+        CHECK(nodes_unref(&t, &two)); /* the other handle has the pages of this one */
+        CHECK_EQ(recall(&t), 1);
+        CHECK(nodes_unref(&t, &one));
+        nodes_done(&t);
+}
+
 static void a_node_is_told_once_in_a_while(void)
 {
         struct stat st = file_st(7, 1);
@@ -310,6 +362,7 @@ int main(int argc, char **argv)
         RUN(made_names_replace_what_was_known);
         RUN(paths_may_be_long);
         RUN(open_nodes_stay_until_they_are_closed);
+        RUN(only_what_is_kept_is_taken_back);
         RUN(a_node_is_told_once_in_a_while);
         RUN(a_random_life_leaves_nothing_behind);
         return check_result();
