@@ -206,6 +206,7 @@ static int carry_out(struct cached *c, const struct renaming *x)
                                         .over = x->over.x,
                                         .record = x->x ? content_record(x->x) : 0,
                                         .is_whole = x->x && content_is_whole(x->x),
+                                        .is_refused = x->x && content_is_refused(x->x),
                                         .creates = !x->to.exists};
         bool is_over_file = x->to.exists && S_ISREG(x->to.k.st.st_mode);
         struct meta_source source;

@@ -230,6 +230,16 @@ bool content_is_whole(struct content *x)
         return is;
 }
 
+bool content_is_refused(struct content *x)
+{
+        bool is;
+
+        content_lock(x);
+        is = x->refused != 0;
+        content_unlock(x);
+        return is;
+}
+
 bool content_is_pinned(const struct content *x)
 {
         return atomic_load(&x->is_pinned);

@@ -193,6 +193,7 @@ int contents_of_node(struct contents *s, uint64_t node, const struct known *k,
                      struct content **ret);
 uint64_t content_record(struct content *x); /* of what waits to be sent; 0 */
 bool content_is_whole(struct content *x); /* all its bytes are ours, under one name */
+bool content_is_refused(struct content *x); /* and has not been written since */
 void content_used(struct content *x); /* lately. No lock held */
 void contents_trim(struct contents *s); /* drop what is over the bound. No lock held */
 /*

@@ -24,7 +24,7 @@ void journal_leave(struct journal *j, struct waiting *w)
 {
         list_remove(&w->of_all);
         j->count--;
-        j->names -= w->x == NULL;
+        j->names -= !w->x || w->is_again;
         if (w->x && *j->hooks.slot(w->x) == w)
                 *j->hooks.slot(w->x) = NULL;
 }
@@ -33,7 +33,7 @@ void journal_enter(struct journal *j, struct waiting *w)
 {
         list_add_tail(&j->all, &w->of_all);
         j->count++;
-        j->names += w->x == NULL;
+        j->names += !w->x || w->is_again;
         if (w->x)
                 *j->hooks.slot(w->x) = w;
         j->last_ns = clock_mono_ns();
@@ -228,6 +228,25 @@ uint64_t journal_count_names(struct journal *j)
         count = j->names;
         mutex_unlock(&j->lock);
         return count;
+}
+
+void journal_count_again_locked(struct journal *j, struct waiting *w)
+{
+        if (!w->x || w->is_again)
+                return;
+        w->is_again = true;
+        j->names++;
+}
+
+void journal_count_again(struct journal *j, struct content *x)
+{
+        struct waiting *w;
+
+        mutex_lock(&j->lock);
+        w = journal_queued(j, x);
+        if (w)
+                journal_count_again_locked(j, w);
+        mutex_unlock(&j->lock);
 }
 
 /* ---- refused ones ---- */

@@ -57,6 +57,7 @@ struct waiting {
         bool is_sending;
         bool is_skipped; /* is_sending, but nothing of it goes */
         bool may_be_done; /* it was sent, and no answer came */
+        bool is_again; /* x was refused before and counts no more: it is counted here */
         bool is_counted; /* among the refused, though it hasn't left the queue yet */
         bool is_victim; /* to be taken out by the change that is being added */
         int error; /* of a refused one */
@@ -85,6 +86,7 @@ struct journal_change {
         uint64_t record, changes; /* of x */
         uint64_t gone; /* record of a content that this makes pointless; 0: none */
         bool has_links; /* the file has other names: it takes nothing out */
+        bool is_refused; /* x was, and has not been written since */
         bool is_whole; /* all of x is ours: it needs no earlier version there */
         bool is_forced;
         bool creates; /* nothing is at `path` (RENAME: at `to`), as this mount shows it */
@@ -111,8 +113,10 @@ bool journal_has(struct journal *j, const struct journal_change *x);
  */
 int journal_settle(struct journal *j, struct call *call, const char *path);
 bool journal_is_empty(struct journal *j); /* nothing waits */
-/* How many wait that are no file's content. */
+/* How many wait that are no file's content, or whose content doesn't count itself. */
 uint64_t journal_count_names(struct journal *j);
+/* What waits of x is counted here, too: x itself doesn't any more. */
+void journal_count_again(struct journal *j, struct content *x);
 /* More waits than should: journal_make_room waits a while for there to be less. */
 bool journal_is_full(struct journal *j);
 void journal_make_room(struct journal *j, struct call *call);

@@ -177,6 +177,7 @@ static int plan_store(struct journal *j, const struct journal_change *x, const c
         w->x = x->x;
         w->record = x->record;
         w->changes = x->changes;
+        w->is_again = x->is_refused;
         w->creates = is_nowhere(j, x->x);
         own = journal_queued(j, x->x);
         if (own && !own->is_sending)

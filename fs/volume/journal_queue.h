@@ -26,7 +26,8 @@ struct journal {
         struct journal_log *log GUARDED_BY(lock);
         struct list all GUARDED_BY(lock), refused GUARDED_BY(lock); /* struct waiting, in order */
         uint64_t seq GUARDED_BY(lock); /* the latest */
-        uint64_t count GUARDED_BY(lock), names GUARDED_BY(lock); /* of all; without content */
+        uint64_t count GUARDED_BY(lock), names
+                GUARDED_BY(lock); /* of all; as journal_count_names */
         uint64_t refusals GUARDED_BY(lock);
         uint64_t first_ns GUARDED_BY(lock), last_ns GUARDED_BY(lock); /* when they were added */
         unsigned waiters GUARDED_BY(lock);
@@ -75,6 +76,7 @@ static inline struct waiting *journal_queued(struct journal *j, struct content *
 
 void journal_enter(struct journal *j, struct waiting *w) REQUIRES(j->lock);
 void journal_leave(struct journal *j, struct waiting *w) REQUIRES(j->lock);
+void journal_count_again_locked(struct journal *j, struct waiting *w) REQUIRES(j->lock);
 void journal_free_all(struct journal *j, struct list *dead); /* without the lock */
 void journal_tell(struct journal *j, bool at_once); /* likewise */
 

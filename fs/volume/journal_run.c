@@ -122,33 +122,37 @@ void journal_note_answers(struct journal *j, struct waiting *const *all, const i
 }
 
 /* A later change of its content waits: what becomes of that one decides. */
-static bool is_superseded(struct journal *j, const struct waiting *w) REQUIRES(j->lock)
+static struct waiting *find_later(struct journal *j, const struct waiting *w) REQUIRES(j->lock)
 {
-        const struct waiting *later = journal_queued(j, w->x);
+        struct waiting *later = journal_queued(j, w->x);
 
-        return later && later != w;
+        return later != w ? later : NULL;
 }
 
 void journal_answered(struct journal *j, struct waiting *w, int error)
 {
+        struct waiting *later;
         struct list dead;
 
         list_init(&dead);
         mutex_lock(&j->lock);
+        later = find_later(j, w);
         w->is_sending = w->is_skipped = false;
         j->refusals -= w->is_counted;
         w->is_counted = false;
         if (error == -EINPROGRESS) {
                 w->may_be_done = true;
-        } else if (error == 0 || is_superseded(j, w)) {
+        } else if (error == 0 || later) {
                 journal_leave(j, w);
                 if (error < 0) {
+                        journal_count_again_locked(j, later);
                         journal_log_end(j->log, w->seq);
                         (void)journal_log_append(j->log); /* else it is refused once more */
                 }
                 list_add_tail(&dead, &w->of_all);
         } else {
                 journal_leave(j, w);
+                w->is_again = false;
                 list_add_tail(&j->refused, &w->of_all);
                 j->refusals++;
         }

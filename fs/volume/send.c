@@ -89,8 +89,6 @@ static int settle_conflict(struct run *run, size_t i, struct content *x) REQUIRE
 
         if (r >= 0)
                 return r;
-        x->refused = r;
-        (void)content_account(x); /* told when the run has ended */
         if (!run->conflicts)
                 run->conflicts = calloc(run->count, CONFLICT_SENTENCE);
         if (run->conflicts) {
@@ -317,6 +315,20 @@ static void end_content(struct run *run, size_t i)
         content_unref(x);
 }
 
+/* Its content is unsent, which the journal counts by now. */
+static void count_refusal(const struct run *run, size_t i)
+{
+        struct content *x = run->all[i]->x;
+
+        if (!x)
+                return;
+        content_lock(x);
+        if (!run->sent[i].x) /* nothing was sent: a conflict */
+                x->refused = run->results[i];
+        (void)content_account(x); /* told when the run has ended */
+        content_unlock(x);
+}
+
 /* After all of them: the answers to the first may be older than the changes after it. */
 static void note_sent(const struct run *run)
 {
@@ -398,7 +410,11 @@ static void answer(struct run *run, struct box *box, int call_error)
                 end_content(run, i);
         }
         for (size_t i = 0; i < run->count; i++) {
-                if (results[i] < 0 && results[i] != -EINPROGRESS)
+                bool is_refused = results[i] < 0 && results[i] != -EINPROGRESS;
+
+                if (is_refused)
+                        count_refusal(run, i);
+                if (is_refused)
                         tell_refusal(run, run->all[i], results[i],
                                      run->sentences[i] ? run->sentences[i] : "");
                 tell_news(run, i);
@@ -540,6 +556,7 @@ static int queue_ordered(struct content *x, bool is_forced)
         change.has_links = x->is_in_place;
         change.record = x->record;
         change.changes = x->changes;
+        change.is_refused = x->refused != 0;
         content_unlock(x);
         if (is_nothing || journal_has(s->journal, &change))
                 return 0;
@@ -547,7 +564,10 @@ static int queue_ordered(struct content *x, bool is_forced)
         if (r < 0)
                 return r == -ENOENT ? 0 : r; /* removed in between */
         change.path = path;
-        return journal_add(s->journal, &change);
+        r = journal_add(s->journal, &change);
+        if (r == 0 && !change.is_refused && content_is_refused(x)) /* since then */
+                journal_count_again(s->journal, x);
+        return r;
 }
 
 static int queue(struct content *x, bool is_forced)

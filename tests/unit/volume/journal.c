@@ -385,6 +385,33 @@ static void refused_one_is_never_uncounted(void)
         world_done(&w);
 }
 
+static void refused_one_that_is_closed_again_waits(void)
+{
+        struct vol_file *f;
+        struct world w;
+
+        if (!begin(&w))
+                return;
+        real_put(&w, "a", "theirs", 6);
+        atomic_store(&w.box.change_error_kind, CHANGE_STORE);
+        atomic_store(&w.box.change_error, -ENOSPC);
+        CHECK_EQ(put(&w, "a", "ours"), 0);
+        CHECK_EQ(sync_all(&w), 0);
+        CHECK_EQ(unsent(&w), 1);
+        CHECK_EQ(dirty_files(&w), 0);
+        atomic_store(&w.box.enter_error, -EHOSTUNREACH);
+        f = open_at(&w, "a", O_WRONLY);
+        CHECK_EQ(close_file(&w, f), 0);
+        CHECK_EQ(unsent(&w), 0);
+        CHECK_EQ(dirty_files(&w), 1);
+        atomic_store(&w.box.enter_error, 0);
+        atomic_store(&w.box.change_error, 0);
+        CHECK_EQ(sync_all(&w), 0);
+        CHECK_EQ(dirty_files(&w), 0);
+        CHECK_STR(real_get(&w, "a"), "ours");
+        world_done(&w);
+}
+
 static void what_waits_is_sent_by_the_next_mount(void)
 {
         struct world w;
@@ -719,6 +746,7 @@ int main(void)
         RUN(discarded_one_is_the_sandboxs_again);
         RUN(fsync_of_a_directory_waits_for_its_names);
         RUN(refused_one_is_never_uncounted);
+        RUN(refused_one_that_is_closed_again_waits);
         RUN(what_waits_is_sent_by_the_next_mount);
         RUN(what_was_renamed_over_is_not_found_again);
         RUN(what_was_answered_survives_kill_9);
