@@ -29,6 +29,7 @@
 
 #define DEPTH_MAX 32 /* directories open at once */
 #define TRIES_MAX 16 /* readings of one directory that somebody keeps filling */
+#define AGAIN_MAX 4096 /* further readings in all: else each level multiplies those of the next */
 #define SAMPLE 64 /* one entry in so many is asked for its age */
 #define NEW_MAX 256 /* samples made since we began, after which whoever fills the tree has won */
 
@@ -39,6 +40,7 @@ struct removal {
         uint64_t seen; /* entries */
         uint64_t young; /* samples made since start_ns */
         uint64_t moved; /* directories moved up to the top */
+        unsigned again; /* readings after which a directory was not empty, or another thing */
 };
 
 static uint64_t file_time_ns(void)
@@ -163,6 +165,8 @@ static int remove_dir(struct removal *m, int dir, const char *name, unsigned dep
 
                 if (unlinkat(dir, name, AT_REMOVEDIR) == 0)
                         return 0;
+                if (i > 0 && ++m->again > AGAIN_MAX)
+                        break;
                 error = errno;
                 if (is_final(error))
                         return -error;
@@ -186,6 +190,8 @@ static int remove_entry(struct removal *m, int dir, const char *name, bool is_di
         for (unsigned i = 0; i < TRIES_MAX; i++) {
                 int error = EISDIR, r;
 
+                if (i > 0 && ++m->again > AGAIN_MAX)
+                        break;
                 if (!is_dir) {
                         if (unlinkat(dir, name, 0) == 0)
                                 return 0;
