@@ -163,6 +163,23 @@ void direct_parent_done(struct direct_parent *p)
 
 /* ---- what is told ---- */
 
+static uint64_t stir(const struct direct *d, uint64_t h, uint64_t word)
+{
+        unsigned __int128 p =
+                (unsigned __int128)(h ^ word ^ d->stamp_key[0]) * (d->stamp_key[1] | 1);
+
+        return (uint64_t)p ^ (uint64_t)(p >> 64);
+}
+
+uint64_t direct_stamp(const struct direct *d, const struct stat *st)
+{
+        uint64_t h = stir(d, 0, clock_from_timespec(st->st_mtim));
+
+        h = stir(d, h, clock_from_timespec(st->st_ctim));
+        h = stir(d, h, (uint64_t)st->st_size);
+        return h ? h : 1;
+}
+
 static uint32_t ms_of(uint64_t ns)
 {
         return (uint32_t)(ns / NS_PER_MS);
@@ -183,6 +200,7 @@ uint64_t direct_ttl_of_node(struct direct *d, uint64_t number, const struct stat
                 return 0;
         if (!nodes_may_keep(&d->nodes, number))
                 return 0;
+        nodes_tell(&d->nodes, number, direct_stamp(d, st));
         now_ns = clock_mono_ns();
         if (nodes_hand_out(&d->nodes, number, ms_of(now_ns), TOLD_AGAIN_MS))
                 recent_add_node(&d->recent, number, now_ns);

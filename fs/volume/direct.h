@@ -101,6 +101,9 @@ int direct_file_new(struct direct *d, uint64_t number, int fd, int flags, struct
 /* Whether the kernel's pages are still right for a file that was opened with these attributes. */
 bool direct_keeps_cache(struct direct *d, uint64_t number, const struct stat *st, uint64_t epoch);
 
+/* A number for a file's attributes, never 0: times and size tell one version from another. */
+uint64_t direct_stamp(const struct direct *d, const struct stat *st);
+
 /* How long what was found since `epoch` may be believed; remembers that it was told. */
 uint64_t direct_ttl_of_node(struct direct *d, uint64_t number, const struct stat *st,
                             uint64_t epoch);

@@ -79,26 +79,14 @@ void direct_release(struct volume *v, struct vol_file *f)
 
 /* ---- pages that the kernel holds ---- */
 
-static uint64_t stir(const struct direct *d, uint64_t h, uint64_t word)
-{
-        unsigned __int128 p =
-                (unsigned __int128)(h ^ word ^ d->stamp_key[0]) * (d->stamp_key[1] | 1);
-
-        return (uint64_t)p ^ (uint64_t)(p >> 64);
-}
-
 /* A number for (mtime, ctime, size, epoch); 0: changes could go unseen. */
 static uint64_t stamp_of(const struct direct *d, const struct stat *st, uint64_t epoch)
 {
         uint64_t changed_ns = clock_from_timespec(st->st_ctim);
-        uint64_t now_ns = clock_real_ns();
-        uint64_t h;
+        uint64_t h = direct_stamp(d, st) + epoch;
 
-        if (changed_ns + FRESH_NS > now_ns || st->st_nlink > 1)
+        if (changed_ns + FRESH_NS > clock_real_ns() || st->st_nlink > 1)
                 return 0;
-        h = stir(d, epoch, clock_from_timespec(st->st_mtim));
-        h = stir(d, h, changed_ns);
-        h = stir(d, h, (uint64_t)st->st_size);
         return h ? h : 1;
 }
 
@@ -134,6 +122,16 @@ struct opening {
         uint64_t epoch;
 };
 
+/*
+ * What the kernel was told of this node may be of a file that was replaced since: the file system
+ * gives a freed inode number to the next one. Its size with these bytes would be neither.
+ */
+static void take_back_others(struct direct *d, uint64_t node, const struct stat *st)
+{
+        if (nodes_told_others(&d->nodes, node, direct_stamp(d, st)))
+                d->events.inval_node(d->events.ctx, node, true);
+}
+
 /* Takes over x->fd. */
 static int answer_open(struct direct *d, uint64_t node, const struct opening *x,
                        struct vol_opened *ret)
@@ -143,6 +141,7 @@ static int answer_open(struct direct *d, uint64_t node, const struct opening *x,
 
         if (r < 0)
                 return r;
+        take_back_others(d, node, &x->st);
         ret->file = f;
         ret->keep_cache = direct_keeps_cache(d, node, &x->st, x->epoch);
         ret->backing_fd = x->fd;

@@ -156,6 +156,13 @@ void nodes_recalled(struct nodes *t) EXCLUDES(t->lock);
  */
 bool nodes_same_pages(struct nodes *t, uint64_t number, uint64_t stamp) EXCLUDES(t->lock);
 
+/*
+ * The attributes that the kernel was told with a time-out, as a stamp; 0 is none. True: others than
+ * these were, which the kernel is then taken to have forgotten.
+ */
+void nodes_tell(struct nodes *t, uint64_t number, uint64_t stamp) EXCLUDES(t->lock);
+bool nodes_told_others(struct nodes *t, uint64_t number, uint64_t stamp) EXCLUDES(t->lock);
+
 /* False when it was recorded as handed out less than `span_ms` before; else records it. */
 bool nodes_hand_out(struct nodes *t, uint64_t number, uint32_t now_ms, uint32_t span_ms)
         EXCLUDES(t->lock);

@@ -183,6 +183,33 @@ bool nodes_same_pages(struct nodes *t, uint64_t number, uint64_t stamp)
         return is_same_stamp;
 }
 
+void nodes_tell(struct nodes *t, uint64_t number, uint64_t stamp)
+{
+        struct node *n;
+
+        mutex_lock(&t->lock);
+        n = table_get_node(t, number);
+        if (n)
+                n->told = stamp;
+        mutex_unlock(&t->lock);
+}
+
+bool nodes_told_others(struct nodes *t, uint64_t number, uint64_t stamp)
+{
+        struct node *n;
+        bool is_other = false;
+
+        mutex_lock(&t->lock);
+        n = table_get_node(t, number);
+        if (n) {
+                is_other = n->told != 0 && n->told != stamp;
+                if (is_other)
+                        n->told = 0;
+        }
+        mutex_unlock(&t->lock);
+        return is_other;
+}
+
 bool nodes_hand_out(struct nodes *t, uint64_t number, uint32_t now_ms, uint32_t span_ms)
 {
         struct node *n;

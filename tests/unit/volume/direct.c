@@ -607,6 +607,30 @@ static void the_file_system_has_a_size(void)
         fixture_done(&f);
 }
 
+/* By another of the same inode number, or in place, which is as good here. */
+static void opening_what_was_replaced_takes_back_its_attributes(void)
+{
+        struct vol_opened opened;
+        struct fixture f;
+        struct vol_entry e;
+
+        if (!fixture_init(&f))
+                return;
+        put_real(&f, "x", "one");
+        CHECK_EQ(f.ops->lookup(f.v, &f.op, VOLUME_ROOT, "x", &e), 0);
+        CHECK_EQ(f.ops->open(f.v, &f.op, e.node, O_RDONLY, &opened), 0);
+        f.ops->release(f.v, opened.file);
+        CHECK_EQ(atomic_load(&f.node_events), 0);
+        put_real(&f, "x", "two, longer");
+        CHECK_EQ(f.ops->open(f.v, &f.op, e.node, O_RDONLY, &opened), 0);
+        f.ops->release(f.v, opened.file);
+        CHECK_EQ(atomic_load(&f.node_events), 1);
+        CHECK_EQ(f.ops->open(f.v, &f.op, e.node, O_RDONLY, &opened), 0);
+        CHECK_EQ(atomic_load(&f.node_events), 1); /* once is enough */
+        f.ops->release(f.v, opened.file);
+        fixture_done(&f);
+}
+
 static void the_end_of_a_command_takes_back_what_was_told(void)
 {
         struct fixture f;
@@ -754,6 +778,7 @@ static void tests(void)
         RUN(names_of_one_inode_share_a_node);
         RUN(directories_are_read_in_pieces);
         RUN(the_file_system_has_a_size);
+        RUN(opening_what_was_replaced_takes_back_its_attributes);
         RUN(the_end_of_a_command_takes_back_what_was_told);
         RUN(pages_are_kept_only_when_nothing_can_have_changed);
         RUN(a_sandbox_that_is_gone_says_so);
