@@ -7,9 +7,7 @@
 
 #include "fs/volume/cached.h"
 
-#include <errno.h>
 #include <string.h>
-#include <time.h>
 
 #include "fs/volume/anchor.h"
 #include "fs/volume/cached_parts.h"
@@ -45,7 +43,7 @@ uint64_t cached_ttl_of_node(struct cached *c, uint64_t node, const struct meta_f
         /* Its other names may be nodes of their own, each with a cache of the kernel. */
         if (ttl_left(c, f, now_ns) == 0 || (!S_ISDIR(f->k.st.st_mode) && f->k.st.st_nlink > 1))
                 return 0;
-        if (!nodes_may_keep(&c->nodes, node))
+        if (!nodes_may_keep(&c->nodes, node, 0))
                 return 0;
         if (nodes_hand_out(&c->nodes, node, ms_of(now_ns), CACHED_TOLD_AGAIN_MS))
                 recent_add_node(&c->recent, node, now_ns);

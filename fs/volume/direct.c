@@ -17,7 +17,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "fs/volume/anchor.h"
@@ -198,9 +197,8 @@ uint64_t direct_ttl_of_node(struct direct *d, uint64_t number, const struct stat
         /* Its other names may be nodes of their own, each with a cache of the kernel. */
         if (d->config.attr_ttl_ns == 0 || (!S_ISDIR(st->st_mode) && st->st_nlink > 1))
                 return 0;
-        if (!nodes_may_keep(&d->nodes, number))
+        if (!nodes_may_keep(&d->nodes, number, direct_stamp(d, st)))
                 return 0;
-        nodes_tell(&d->nodes, number, direct_stamp(d, st));
         now_ns = clock_mono_ns();
         if (nodes_hand_out(&d->nodes, number, ms_of(now_ns), TOLD_AGAIN_MS))
                 recent_add_node(&d->recent, number, now_ns);

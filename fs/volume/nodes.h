@@ -144,8 +144,8 @@ int nodes_all_open(struct nodes *t, uint64_t **ret, size_t *ret_count) EXCLUDES(
  */
 /* Pages of this file, which is open. */
 void nodes_keep(struct nodes *t, uint64_t number) EXCLUDES(t->lock);
-/* Whether the node's attributes may be told with a time-out. */
-bool nodes_may_keep(struct nodes *t, uint64_t number) EXCLUDES(t->lock);
+/* Whether the node's attributes, of which `stamp` is a number, may be told with a time-out. */
+bool nodes_may_keep(struct nodes *t, uint64_t number, uint64_t stamp) EXCLUDES(t->lock);
 /* As nodes_all_open, only those of which something is kept; once it is taken back, nodes_recalled. */
 int nodes_recall(struct nodes *t, uint64_t **ret, size_t *ret_count) EXCLUDES(t->lock);
 void nodes_recalled(struct nodes *t) EXCLUDES(t->lock);
@@ -156,11 +156,7 @@ void nodes_recalled(struct nodes *t) EXCLUDES(t->lock);
  */
 bool nodes_same_pages(struct nodes *t, uint64_t number, uint64_t stamp) EXCLUDES(t->lock);
 
-/*
- * The attributes that the kernel was told with a time-out, as a stamp; 0 is none. True: others than
- * these were, which the kernel is then taken to have forgotten.
- */
-void nodes_tell(struct nodes *t, uint64_t number, uint64_t stamp) EXCLUDES(t->lock);
+/* True: others than these were told so, which the kernel is then taken to have forgotten. */
 bool nodes_told_others(struct nodes *t, uint64_t number, uint64_t stamp) EXCLUDES(t->lock);
 
 /* False when it was recorded as handed out less than `span_ms` before; else records it. */

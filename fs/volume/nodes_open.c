@@ -112,7 +112,7 @@ void nodes_keep(struct nodes *t, uint64_t number)
         mutex_unlock(&t->lock);
 }
 
-bool nodes_may_keep(struct nodes *t, uint64_t number)
+bool nodes_may_keep(struct nodes *t, uint64_t number, uint64_t stamp)
 {
         struct node *n;
         bool may = true;
@@ -126,6 +126,8 @@ bool nodes_may_keep(struct nodes *t, uint64_t number)
                 else if (n->kept == KEPT_NOTHING)
                         n->kept = KEPT_ASKED;
         }
+        if (n && may)
+                n->told = stamp;
         mutex_unlock(&t->lock);
         return may;
 }
@@ -181,17 +183,6 @@ bool nodes_same_pages(struct nodes *t, uint64_t number, uint64_t stamp)
         }
         mutex_unlock(&t->lock);
         return is_same_stamp;
-}
-
-void nodes_tell(struct nodes *t, uint64_t number, uint64_t stamp)
-{
-        struct node *n;
-
-        mutex_lock(&t->lock);
-        n = table_get_node(t, number);
-        if (n)
-                n->told = stamp;
-        mutex_unlock(&t->lock);
 }
 
 bool nodes_told_others(struct nodes *t, uint64_t number, uint64_t stamp)

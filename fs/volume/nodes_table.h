@@ -34,7 +34,7 @@ struct node {
         uint64_t lookups;
         uint64_t ino; /* 0 for directories and links */
         uint64_t pages; /* stamp of nodes_same_pages */
-        uint64_t told; /* stamp of nodes_tell */
+        uint64_t told; /* stamp of nodes_may_keep; 0: none */
         struct node_open *open;
         uint16_t kind; /* S_IFMT bits */
         uint16_t room; /* bytes at `name` */

@@ -412,11 +412,11 @@ static void answer(struct run *run, struct box *box, int call_error)
         for (size_t i = 0; i < run->count; i++) {
                 bool is_refused = results[i] < 0 && results[i] != -EINPROGRESS;
 
-                if (is_refused)
+                if (is_refused) {
                         count_refusal(run, i);
-                if (is_refused)
                         tell_refusal(run, run->all[i], results[i],
                                      run->sentences[i] ? run->sentences[i] : "");
+                }
                 tell_news(run, i);
                 journal_answered(run->s->journal, run->all[i], results[i]);
         }

@@ -182,22 +182,22 @@ static void only_what_is_kept_is_taken_back(void)
 
         CHECK_EQ(nodes_init(&t), 0);
         x = meet(&t, VOLUME_ROOT, "x", &st);
-        CHECK(nodes_may_keep(&t, x)); /* not open: recent.h remembers it */
-        CHECK(nodes_may_keep(&t, x));
+        CHECK(nodes_may_keep(&t, x, 1)); /* not open: recent.h remembers it */
+        CHECK(nodes_may_keep(&t, x, 1));
         CHECK_EQ(recall(&t), 0);
         nodes_open(&t, x, &one);
         CHECK_EQ(recall(&t), 1);
-        CHECK(!nodes_may_keep(&t, x)); /* while it is taken back */
-        CHECK(!nodes_may_keep(&t, x));
+        CHECK(!nodes_may_keep(&t, x, 1)); /* while it is taken back */
+        CHECK(!nodes_may_keep(&t, x, 1));
         CHECK_EQ(recall(&t), 1);
         nodes_recalled(&t);
         CHECK_EQ(recall(&t), 0);
 
-        CHECK(!nodes_may_keep(&t, x)); /* the first attributes after it */
+        CHECK(!nodes_may_keep(&t, x, 1)); /* the first attributes after it */
         CHECK_EQ(recall(&t), 0);
-        CHECK(!nodes_may_keep(&t, x));
-        CHECK(nodes_may_keep(&t, x)); /* the second */
-        CHECK(nodes_may_keep(&t, x));
+        CHECK(!nodes_may_keep(&t, x, 1));
+        CHECK(nodes_may_keep(&t, x, 1)); /* the second */
+        CHECK(nodes_may_keep(&t, x, 1));
         CHECK_EQ(recall(&t), 1);
         nodes_keep(&t, x); /* pages came meanwhile: they may be older or newer */
         nodes_recalled(&t);
