@@ -55,6 +55,8 @@ class Execute:
                 pass
             self.toolbox.fail(request, 408, "command execution timeout")
         reader.join(HOLDERS_S)
+        if process.status is None:
+            raise Closed("the sandbox has ended")
         return self.answer(exit_code(process.status), bytes(output))
 
     def answer(self, code, output):

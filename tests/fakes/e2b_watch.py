@@ -10,6 +10,7 @@ import time
 from common import connect
 from common.connect import ConnectError
 from common.inotify import Watch
+from common.root import Gone
 
 MESSAGES = connect.Messages({
     "WatchDir": {"path": "string", "recursive": "bool", "include_entry": "bool",
@@ -71,7 +72,7 @@ class Watchers:
             if wants_entry and kind not in ("REMOVE", "RENAME"):
                 try:
                     event["entry"] = self.envd.files.entry(path.rstrip("/") + "/" + name)
-                except OSError:
+                except (OSError, Gone):
                     pass
             sink(event)
         watch = Watch(root, path, bool(message.get("recursive")), heard)

@@ -158,8 +158,6 @@ class Commands:
             command.process = sandbox.run(argv, null, fds[0], fds[-1], env=env, cwd=cwd, user=user, group=True)
         except OSError as failure:
             error = "fork/exec /usr/bin/%s: %s" % (argv[0], gostyle.error_text(failure.errno))
-        except Gone:
-            raise Closed("the sandbox has ended") from None
         finally:
             os.close(null)
         if background:

@@ -17,6 +17,7 @@ import traceback
 from urllib.parse import unquote_to_bytes
 
 from .far import further
+from .root import Gone
 
 HEAD_MAX = 256 << 10  # the head of a request: long paths are tests' business
 DRAIN_MAX = 256 << 10
@@ -495,6 +496,8 @@ class Server:
             return answer.reply
         except Closed:
             raise
+        except Gone as error:  # while it was asked: nobody is there to answer
+            raise Closed(str(error)) from None
         except Exception:  # ours: it must be seen, and the client must get an answer
             request.entry["crash"] = traceback.format_exc()
             self.journal.crashed(request.entry["crash"])

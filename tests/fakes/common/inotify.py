@@ -9,6 +9,8 @@ import stat
 import struct
 import threading
 
+from .root import Gone
+
 _libc = ctypes.CDLL(None, use_errno=True)
 CREATE, DELETE, MODIFY, MOVED_FROM, MOVED_TO, ATTRIB = 0x100, 0x200, 0x2, 0x40, 0x80, 0x4
 DELETE_SELF, IGNORED, ISDIR = 0x400, 0x8000, 0x40000000
@@ -44,7 +46,7 @@ class Watch:
                 for each, info in self.root.entries(self.path + "/" + name):
                     if info and stat.S_ISDIR(info.st_mode):
                         self._add(os.path.join(name, each))
-        except OSError:
+        except (OSError, Gone):
             pass  # it has gone meanwhile
 
     def _run(self):

@@ -3,7 +3,7 @@
 
 A Root is a descriptor of the sandbox's "/", in its own mount namespace. Each path is resolved by
 openat2 with RESOLVE_IN_ROOT, so that absolute links and `..` end where they would inside. Errors
-are OSError. Paths are absolute; bytes that are no UTF-8 are surrogates, as os.fsdecode makes them.
+are OSError, or Gone. Paths are absolute; bytes that are no UTF-8 are surrogates, as os.fsdecode makes them.
 """
 
 import contextlib
@@ -26,6 +26,10 @@ def _error(number, path):
 def clean(path):
     """As Go's path.Clean of an absolute path."""
     return os.path.normpath("/" + path.lstrip("/"))
+
+
+class Gone(Exception):
+    """The sandbox doesn't run, or not any more."""
 
 
 class Root:
@@ -51,6 +55,8 @@ class Root:
                 return fd
             if ctypes.get_errno() not in (errno.EAGAIN, errno.EINTR):
                 break
+        if ctypes.get_errno() == errno.EBADF:
+            raise Gone("the sandbox has ended")
         raise _error(ctypes.get_errno(), path)
 
     @contextlib.contextmanager

@@ -19,7 +19,7 @@ import subprocess
 import threading
 from pathlib import Path
 
-from .root import Root
+from .root import Gone, Root
 
 AGENT = Path(__file__).with_name("agent.py")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -27,10 +27,6 @@ CAPS = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID",
 ETC = ("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives", "ssl/certs", "localtime", "mime.types")
 DIRECTORIES = {"tmp": 0o1777, "root": 0o700, "home": 0o755, "etc": 0o755, "var": 0o755, "opt": 0o755,
                "mnt": 0o755, "srv": 0o755, "run": 0o755, "var/tmp": 0o1777, "var/log": 0o755}
-
-
-class Gone(Exception):
-    """The sandbox doesn't run."""
 
 
 class User:
@@ -65,7 +61,7 @@ class Sandbox:
         self.hostname = hostname
         self.lock = threading.Lock()
         self.process = None
-        self.root = None
+        self._root = None
         self.is_paused = False
         self._agent = None
         self._count = 0
@@ -162,10 +158,18 @@ class Sandbox:
         ours.settimeout(None)
         with self.lock:
             self.process, self._agent = process, ours
-            self.root = Root(fds[0])
+            self._root = Root(fds[0])
             self.is_paused = False
         threading.Thread(target=self._listen, args=(ours,), daemon=True).start()
         return self
+
+    @property
+    def root(self):
+        """Its files. Gone while it doesn't run."""
+        root = self._root
+        if root is None:
+            raise Gone("the sandbox doesn't run")
+        return root
 
     def _listen(self, agent):
         while True:
@@ -269,7 +273,7 @@ class Sandbox:
         with self.lock:
             agent, self._agent = self._agent, None
             process, self.process = self.process, None
-            root, self.root = self.root, None
+            root, self._root = self._root, None
         if agent:
             with contextlib.suppress(OSError):
                 agent.shutdown(socket.SHUT_RDWR)
