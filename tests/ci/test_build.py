@@ -18,7 +18,7 @@ UNITS = sorted(builds.unit_tests("gcc"))
 
 
 @IN_TURN
-@pytest.mark.timeout(1000)
+@pytest.mark.timeout(2000)
 @pytest.mark.parametrize("build", builds.wanted())
 def test_build(build):
     code, said = builds.make(build)

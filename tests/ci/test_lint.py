@@ -31,13 +31,14 @@ ANALYZER = ["--extra-arg=" + arg for arg in ("-Xclang", "-analyzer-config", "-Xc
 
 def tidy(where, path):
     how = ["--checks=-clang-analyzer-*"] if path.startswith("tests/") else ANALYZER  # what we run, not what runs it
-    done = subprocess.run(["clang-tidy", "--quiet", "-p", where, QUIET, *how, path], cwd=ROOT, timeout=600, check=False,
+    argv = [*builds.BESIDE, "clang-tidy", "--quiet", "-p", where, QUIET, *how, path]
+    done = subprocess.run(argv, cwd=ROOT, timeout=1800, check=False,
                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     return "" if done.returncode == 0 else "%s%s" % (done.stdout, done.stderr)
 
 
 @pytest.mark.xdist_group("tidy")  # beside the others: gcc's build is there before
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(2100)
 @pytest.mark.skipif("clang" not in builds.wanted(), reason="tools/test without a pattern takes its time")
 def test_clang_tidy_finds_nothing():
     where = builds.directory("gcc")
