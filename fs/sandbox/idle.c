@@ -57,7 +57,7 @@ void sandbox_idle_over(struct sandbox *sb)
 {
         enum job_kind kind = choose(sb->section->provider);
         struct job *j = NULL;
-        bool is_idle;
+        bool is_idle, is_at_work;
 
         if (kind != JOB_DESTROY) {
                 j = job_new(kind, NULL, 0);
@@ -67,8 +67,13 @@ void sandbox_idle_over(struct sandbox *sb)
                 j->is_idle = true;
         }
         mutex_lock(&sb->lock);
-        is_idle = is_unused_locked(sb) && sb->current == JOB_NONE &&
+        is_at_work = sb->current != JOB_NONE || !list_is_empty(&sb->jobs);
+        is_idle = is_unused_locked(sb) && !is_at_work &&
                   (kind != JOB_DESTROY || !is_to_be_kept_locked(sb));
+        if (is_at_work && sb->state == BOX_RUNNING) { /* its end is no use of it: look again */
+                sb->idle_due_ns = clock_after(NS_PER_S);
+                fleet_due(sb->fleet, sb->idle_due_ns);
+        }
         if (is_idle && j) {
                 sandbox_enqueue_locked(sb, j, false);
                 j = NULL;

@@ -47,7 +47,8 @@ void sandbox_apply_poll(struct sandbox *sb, uint64_t job_generation, int code,
         bool has_moved;
 
         mutex_lock(&sb->lock);
-        if (sb->job_generation != job_generation || sb->current != JOB_NONE || sb->is_destroying) {
+        if (sb->job_generation != job_generation || sandbox_job_tells_state(sb->current) ||
+            sb->is_destroying) {
                 mutex_unlock(&sb->lock);
                 return; /* a job knows better, or will */
         }

@@ -233,8 +233,10 @@ struct sandbox {
         unsigned job_count GUARDED_BY(lock); /* without execs */
         /* what runs, or was handed to a worker; JOB_NONE: nothing */
         enum job_kind current GUARDED_BY(lock);
+        bool is_falling_idle
+                GUARDED_BY(lock); /* by that: paused or stopped, though nobody said so */
         struct call *call GUARDED_BY(lock); /* of the running job, for cancelling */
-        /* rises when a job begins and ends: a poll between two of them is void */
+        /* rises when a job that tells the state begins and ends: a poll between two of them is void */
         uint64_t job_generation GUARDED_BY(lock);
 
         struct task **tasks GUARDED_BY(lock); /* by number; each a reference of the table */
@@ -297,6 +299,8 @@ void sandbox_enqueue_locked(struct sandbox *sb, struct job *j, bool first) REQUI
 void sandbox_kick(struct sandbox *sb); /* hand the next job to a worker if none runs */
 /* What a person made of it, once the queue is empty: down by pause or stop, or up. */
 enum box_state sandbox_expected_locked(struct sandbox *sb) REQUIRES(sb->lock);
+/* Whether such a job changes the state, and asks the provider for it behind that. */
+bool sandbox_job_tells_state(enum job_kind kind);
 /* -EHOSTDOWN, -ENODEV, -EBUSY: why a command can't run in this state. 0: it can, or can soon. */
 int sandbox_check_state(enum box_state state, bool is_idle_down, bool has_box, struct call *c);
 void sandbox_drop_jobs(struct sandbox *sb, int code, const char *sentence);
@@ -387,9 +391,8 @@ struct task {
         bool needs_sync;
         bool is_claimed; /* a new one that gets its command */
 
-        int kill_signal; /* asked for before there was an exec; -1: TERM, then KILL; 0: none */
+        struct list kills; /* asked for before there was an exec, in their order */
         uint64_t kill_due_ns; /* of the KILL behind a TERM */
-        uint64_t kill_seq;
 
         enum stdin_mode stdin_mode;
         uint64_t stdin_size; /* spooled */
@@ -431,7 +434,6 @@ void task_remove_files(struct fleet *f, const char *path);
 /* task_run.c */
 void task_run(struct task *t, struct call *c); /* JOB_EXEC: start it; what fails becomes its end */
 bool task_attach(struct task *t, struct call *c); /* after a restart; false: try again later */
-void task_kill_now(struct task *t, int signal, uint64_t seq); /* on a worker */
 
 /* task_end.c */
 struct exec *task_exec_get(struct task *t); /* NULL: there is none; else task_exec_put */
@@ -447,6 +449,11 @@ void task_end_begun(
 void task_end_now(struct task *t, const struct exec_end *end);
 void sandbox_end_tasks(struct sandbox *sb, const struct exec_end *end); /* all of them, now */
 void sandbox_lose_tasks(struct sandbox *sb); /* all that run: it is down */
+
+/* task_kill.c */
+void task_send_kills(struct task *t); /* those that waited for it to run; on a worker */
+void task_end_kills(struct task *t); /* it has ended without them */
+void task_drop_kills(struct task *t);
 
 /* task_stdin.c */
 /* send on what the provider takes now; on any thread without locks */

@@ -119,9 +119,10 @@ static enum box_state after_job(enum job_kind kind, enum box_state state)
         }
 }
 
+/* A command that comes while it falls idle is accepted, and brings it back: see wake_locked. */
 enum box_state sandbox_expected_locked(struct sandbox *sb)
 {
-        enum box_state state = after_job(sb->current, sb->state);
+        enum box_state state = sb->is_falling_idle ? sb->state : after_job(sb->current, sb->state);
 
         list_for_each (l, &sb->jobs) {
                 const struct job *j = list_entry(l, struct job, link);
@@ -160,7 +161,33 @@ int sandbox_check_state(enum box_state state, bool is_idle_down, bool has_box, s
         }
 }
 
+bool sandbox_job_tells_state(enum job_kind kind)
+{
+        switch (kind) {
+        case JOB_CREATE:
+        case JOB_ADOPT:
+        case JOB_START:
+        case JOB_STOP:
+        case JOB_RESTART:
+        case JOB_PAUSE:
+        case JOB_RESUME:
+        case JOB_DESTROY: return true;
+        case JOB_ATTACH:
+        case JOB_SYNC:
+        case JOB_RETRY:
+        case JOB_EXEC:
+        case JOB_NONE:
+        default: return false;
+        }
+}
+
 /* ---- workers ---- */
+
+static void set_current_locked(struct sandbox *sb, const struct job *j) REQUIRES(sb->lock)
+{
+        sb->current = j ? j->kind : JOB_NONE;
+        sb->is_falling_idle = j && j->is_automatic && (j->kind == JOB_PAUSE || j->kind == JOB_STOP);
+}
 
 /* An idle time-out took it down and a command waits: first bring it back. */
 static void wake_locked(struct sandbox *sb, const struct job *head) REQUIRES(sb->lock)
@@ -236,28 +263,30 @@ static void carry_out(struct sandbox *sb, struct job *j, struct call *c)
 /* One job, if there is one for this lane; true: there may be another. */
 static bool run_next(struct sandbox *sb, enum worker_lane lane)
 {
+        bool tells_state;
         struct job *j;
         struct call c;
 
         mutex_lock(&sb->lock);
         j = head_locked(sb);
         if (!j || lane_of(j->kind) != lane || atomic_load(&sb->fleet->is_closing)) {
-                sb->current = JOB_NONE;
+                set_current_locked(sb, NULL);
                 mutex_unlock(&sb->lock);
                 return false;
         }
         dequeue_locked(sb, j);
         call_init(&c, deadline_of(sb, j));
-        sb->current = j->kind;
+        set_current_locked(sb, j);
         sb->call = &c;
-        sb->job_generation++;
+        tells_state = sandbox_job_tells_state(j->kind);
+        sb->job_generation += tells_state;
         mutex_unlock(&sb->lock);
 
         carry_out(sb, j, &c);
 
         mutex_lock(&sb->lock);
         sb->call = NULL;
-        sb->job_generation++;
+        sb->job_generation += tells_state;
         mutex_unlock(&sb->lock);
         news_deliver(sb->fleet);
         return true;
@@ -295,7 +324,7 @@ void sandbox_kick(struct sandbox *sb)
                 mutex_unlock(&sb->lock);
                 return;
         }
-        sb->current = j->kind; /* until the worker takes it, or another that came in between */
+        set_current_locked(sb, j); /* until the worker takes it, or another that came in between */
         lane = lane_of(j->kind);
         mutex_unlock(&sb->lock);
 
@@ -304,7 +333,7 @@ void sandbox_kick(struct sandbox *sb)
         if (r == 0)
                 return;
         mutex_lock(&sb->lock);
-        sb->current = JOB_NONE;
+        set_current_locked(sb, NULL);
         mutex_unlock(&sb->lock);
         sandbox_unref(sb);
         if (r != -ESHUTDOWN)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A task: references, what its files show, kill. It runs in task_run.c, its stdin in task_stdin.c.
+ * A task: references, and what its files show. It runs in task_run.c, its stdin in task_stdin.c.
  */
 
 #include "fs/sandbox/task.h"
@@ -9,7 +9,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -52,6 +51,7 @@ struct task *task_new(struct sandbox *sb, uint64_t number, const char *name)
         output_init(&t->output, sb->fleet->state_dir, t->path, sb->fleet->output_cap);
         task_init_sink(t);
         list_init(&t->news_link);
+        list_init(&t->kills);
         mutex_init(&t->record_lock);
         mutex_init(&t->stdin_lock);
         t->kill_due_ns = NOTHING_DUE;
@@ -68,6 +68,7 @@ static void task_free(struct task *t)
         if (t->is_removed)
                 task_remove_files(t->sandbox->fleet, t->path);
         task_request_free(t->request);
+        task_drop_kills(t);
         free(t->exit);
         mutex_done(&t->record_lock);
         mutex_done(&t->stdin_lock);
@@ -196,80 +197,4 @@ int task_print_cmd(struct task *t, struct buf *to)
         (void)snprintf(path, sizeof(path), "%s/cmd", t->path);
         r = file_read(t->sandbox->fleet->state_dir, path, to);
         return r == -ENOENT ? 0 : r; /* new */
-}
-
-/* ---- kill ---- */
-
-struct kill {
-        struct task *task; /* a reference */
-        int signal;
-        uint64_t seq;
-};
-
-static void kill_job(void *arg)
-{
-        struct kill *k = arg;
-        struct fleet *f = k->task->sandbox->fleet;
-
-        task_kill_now(k->task, k->signal, k->seq);
-        task_unref(k->task);
-        free(k);
-        news_deliver(f);
-}
-
-static int kill_soon(struct task *t, int signal, uint64_t seq)
-{
-        struct kill *k = malloc(sizeof(*k));
-        int r;
-
-        if (!k)
-                return -ENOMEM;
-        *k = (struct kill){.task = task_ref(t), .signal = signal, .seq = seq};
-        r = workers_submit(t->sandbox->fleet->workers, WORKER_FAST, kill_job, k);
-        if (r < 0) {
-                task_unref(t);
-                free(k);
-        }
-        return r;
-}
-
-enum kill_way { KILL_NOBODY, KILL_LATER, KILL_UNSENT, KILL_RUNNING };
-
-/* What a kill means in this state; an unsent command is taken out of the queue's hands at once. */
-static enum kill_way choose_locked(struct task *t, int signal, uint64_t seq)
-{
-        if (t->state == TASK_NEW || t->state == TASK_ENDED || t->is_ending)
-                return KILL_NOBODY;
-        if (t->is_starting || t->needs_attach) {
-                t->kill_signal = signal ? signal : -1;
-                t->kill_seq = seq;
-                return KILL_LATER;
-        }
-        if (t->state == TASK_RUNNING)
-                return KILL_RUNNING;
-        t->is_ending = true;
-        return KILL_UNSENT;
-}
-
-int task_kill(struct task *t, int signal, uint64_t seq)
-{
-        struct sandbox *sb = t->sandbox;
-        enum kill_way way;
-
-        if (signal < 0 || signal >= NSIG)
-                return -EINVAL;
-        mutex_lock(&sb->lock);
-        way = choose_locked(t, signal, seq);
-        mutex_unlock(&sb->lock);
-        switch (way) {
-        case KILL_NOBODY: return -ESRCH;
-        case KILL_RUNNING: return kill_soon(t, signal, seq);
-        case KILL_UNSENT:
-                task_end_begun(t, &(struct exec_end){.kind = EXEC_END_SIGNAL,
-                                                     .value = signal ? signal : SIGTERM});
-                results_end(sb->results, seq, 0, NULL);
-                return 0;
-        case KILL_LATER:
-        default: return 0;
-        }
 }

@@ -156,7 +156,6 @@ void task_finish(struct task *t)
         const struct listener *l = &t->sandbox->fleet->listener;
         struct sandbox *sb = t->sandbox;
         struct task_request *request;
-        uint64_t kill_seq;
         int r;
 
         output_finish(&t->output, t->end.dropped);
@@ -168,7 +167,6 @@ void task_finish(struct task *t)
         t->needs_attach = false;
         request = t->request;
         t->request = NULL;
-        kill_seq = t->kill_seq;
         mutex_unlock(&sb->lock);
         task_request_free(request);
 
@@ -177,8 +175,7 @@ void task_finish(struct task *t)
                 log_error("%s: writing the record: %s: after a restart its end is lost", t->path,
                           errno_name(r));
         say_end(t, &t->end);
-        if (kill_seq > 0)
-                results_end(sb->results, kill_seq, 0, NULL);
+        task_end_kills(t);
         set_visible(t);
         output_close(&t->output);
         sandbox_retain(sb);

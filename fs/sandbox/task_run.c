@@ -196,24 +196,14 @@ static bool set_running(struct task *t, struct exec *x)
         return has_end;
 }
 
-/* What waited for it to run: its record, stdin, a kill. */
+/* What waited for it to run: its record, stdin, kills. */
 static void go_on(struct task *t)
 {
-        int signal;
-        uint64_t seq;
-
         news_deliver(t->sandbox->fleet);
         results_end(t->sandbox->results, t->seq, 0, NULL);
         task_stdin_pump(t);
         sandbox_plan_poll(t->sandbox);
-        mutex_lock(&t->sandbox->lock);
-        signal = t->kill_signal;
-        seq = t->kill_seq;
-        t->kill_signal = 0;
-        t->kill_seq = 0;
-        mutex_unlock(&t->sandbox->lock);
-        if (signal != 0)
-                task_kill_now(t, signal < 0 ? 0 : signal, seq);
+        task_send_kills(t);
         (void)task_save(t, false); /* it says "queued": a restart asks the provider all the same */
 }
 
@@ -306,6 +296,10 @@ bool task_attach(struct task *t, struct call *c)
         if (call_check(c) < 0)
                 return false;
         mutex_lock(&sb->lock);
+        if (t->is_ending) {
+                mutex_unlock(&sb->lock);
+                return true; /* the sandbox went down meanwhile */
+        }
         memcpy(id, t->exec_id, sizeof(id));
         was_queued = t->state == TASK_QUEUED;
         state = sb->state;
@@ -333,31 +327,4 @@ bool task_attach(struct task *t, struct call *c)
         }
         log_info("%s: attaching: %s: %s, again later", t->path, errno_name(r), one.sentence);
         return false;
-}
-
-/* ---- kill ---- */
-
-void task_kill_now(struct task *t, int signal, uint64_t seq)
-{
-        struct sandbox *sb = t->sandbox;
-        struct exec *x = task_exec_get(t);
-        struct call c;
-        int r = 0;
-
-        call_init(&c, clock_after(CALL_NS));
-        if (x) {
-                r = exec_signal(x, &c, signal ? signal : SIGTERM);
-                task_exec_put(t);
-        }
-        if (r == -ESRCH)
-                r = 0; /* it has ended just now */
-        results_end(sb->results, seq, r, c.sentence);
-        mutex_lock(&sb->lock);
-        if (r < 0)
-                sandbox_say_error_locked(sb, r, c.sentence);
-        if (r == 0 && signal == 0 && x && !t->is_ending) {
-                t->kill_due_ns = clock_after(sb->fleet->seams.kill_grace_ns);
-                fleet_due(sb->fleet, t->kill_due_ns);
-        }
-        mutex_unlock(&sb->lock);
 }

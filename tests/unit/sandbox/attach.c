@@ -59,7 +59,7 @@ static void output_goes_on_where_it_was(void)
         world_up();
         sb = fleet_find(world.fleet, "web");
         t = task_of(sb, 1);
-        EVENTUALLY(task_size(t, TASK_OUTPUT) == 8);
+        EVENTUALLY(task_size(t, TASK_OUTPUT) == 8 && task_size(t, TASK_STDERR) == 4);
         CHECK_FILE(t, TASK_STDOUT, "a c ");
         CHECK_FILE(t, TASK_STDERR, "b d ");
         CHECK_FILE(t, TASK_OUTPUT, "a b c d ");

@@ -484,7 +484,8 @@ static void a_start_that_nobody_knows_of_is_asked_for_until_somebody_does(void)
 
         t = start_unanswered(sb);
         fake_set_state("box-1", BOX_STOPPED, "");
-        fake_news("box-1");
+        fake_news("box-1"); /* beside a job that asks for it all the time */
+        EVENTUALLY(sandbox_state(sb) == BOX_STOPPED);
         CHECK_STR(ended(t).exit, "lost");
         task_unref(t);
         sandbox_unref(sb);
@@ -580,7 +581,7 @@ static void a_kill_reaches_what_has_not_started(void)
         struct fake_exec *x;
         struct sandbox *sb;
         struct task *t, *u;
-        uint64_t seq;
+        uint64_t seq, second;
 
         world_begin(0);
         world_up();
@@ -592,15 +593,19 @@ static void a_kill_reaches_what_has_not_started(void)
         /* Never sent: it ends at once. */
         CHECK_EQ(task_kill(u, 0, 0), 0);
         CHECK_STR(ended(u).exit, "signal 15");
-        /* Under way: as soon as it can be. */
+        /* Under way: as soon as it can be, and in their order. */
         seq = results_add(sandbox_results(sb), "-", "kill");
         CHECK_EQ(task_kill(t, SIGINT, seq), 0);
         CHECK(has_result(sandbox_results(sb), seq, "pending"));
+        second = results_add(sandbox_results(sb), "-", "kill");
+        CHECK_EQ(task_kill(t, SIGHUP, second), 0);
         fake_hang(FAKE_EXEC_START, false);
         x = running(sb, t);
-        EVENTUALLY(fake_exec_signals(x, signals, 4) == 1);
+        EVENTUALLY(fake_exec_signals(x, signals, 4) == 2);
         CHECK_EQ(signals[0], SIGINT);
+        CHECK_EQ(signals[1], SIGHUP);
         EVENTUALLY(has_result(sandbox_results(sb), seq, "ok"));
+        EVENTUALLY(has_result(sandbox_results(sb), second, "ok"));
         fake_exec_end(x, EXEC_END_SIGNAL, SIGINT);
         (void)ended(t);
         CHECK_EQ(fake_calls(FAKE_EXEC_START), 1);

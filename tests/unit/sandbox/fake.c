@@ -323,12 +323,16 @@ int fake_open(const char *kind, const struct provider_config *config, struct cal
         return 0;
 }
 
-void fake_fail(enum fake_op op, int code, int count)
+unsigned fake_fail(enum fake_op op, int code, int count)
 {
+        unsigned n;
+
         mutex_lock(&fake_state.lock);
         fake_state.fail[op] = code;
         fake_state.fail_count[op] = code ? count : 0;
+        n = fake_state.calls[op];
         mutex_unlock(&fake_state.lock);
+        return n;
 }
 
 void fake_makes_nothing(bool on)

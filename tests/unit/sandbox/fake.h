@@ -41,8 +41,11 @@ const struct provider_ops *fake_find(const char *kind); /* for struct fleet_seam
 int fake_open(const char *kind, const struct provider_config *config, struct call *c,
               struct provider **ret);
 
-/* The next `count` calls of this operation fail with `code` (-1: all from now on; 0: none). */
-void fake_fail(enum fake_op op, int code, int count);
+/*
+ * The next `count` calls of this operation fail with `code` (-1: all from now on; 0: none). Returns
+ * how many were begun before.
+ */
+unsigned fake_fail(enum fake_op op, int code, int count);
 /* Creations that fail are certain that nothing was made. */
 void fake_makes_nothing(bool on);
 /* Calls of this operation wait: until told otherwise, cancelled, or their deadline. */

@@ -24,16 +24,24 @@ static struct fake_exec *find_exec_locked(const char *id, uint64_t number)
         return NULL;
 }
 
-/* The sink, kept from being released until unlock_sink; NULL: nobody is attached. */
+/*
+ * The sink, kept from being released until unlock_sink; NULL: nobody is attached. What is noted
+ * under the same lock is told now by the caller, or by catch_up to whoever attaches next.
+ */
+static struct exec_sink *lock_sink_locked(struct fake_exec *x) REQUIRES(fake_state.lock)
+{
+        while (x->is_busy)
+                cond_wait(&fake_state.changed, &fake_state.lock);
+        x->is_busy = x->sink != NULL;
+        return x->sink;
+}
+
 static struct exec_sink *lock_sink(struct fake_exec *x)
 {
         struct exec_sink *sink;
 
         mutex_lock(&fake_state.lock);
-        while (x->is_busy)
-                cond_wait(&fake_state.changed, &fake_state.lock);
-        sink = x->sink;
-        x->is_busy = sink != NULL;
+        sink = lock_sink_locked(x);
         mutex_unlock(&fake_state.lock);
         return sink;
 }
@@ -46,7 +54,9 @@ static void unlock_sink(struct fake_exec *x)
         mutex_unlock(&fake_state.lock);
 }
 
-static int new_handle(struct box *b, struct fake_exec *x, struct exec_sink *to, struct exec **ret)
+/* The sink is locked from its beginning where something is to be told first. */
+static int new_handle(struct box *b, struct fake_exec *x, struct exec_sink *to, bool is_locked,
+                      struct exec **ret)
 {
         struct handle *h = calloc(1, sizeof(*h));
 
@@ -57,17 +67,18 @@ static int new_handle(struct box *b, struct fake_exec *x, struct exec_sink *to, 
         (void)snprintf(h->exec.id, sizeof(h->exec.id), "x%llu", (unsigned long long)x->number);
         h->x = x;
         mutex_lock(&fake_state.lock);
+        while (x->is_busy)
+                cond_wait(&fake_state.changed, &fake_state.lock);
         x->sink = to;
+        x->is_busy = is_locked;
         mutex_unlock(&fake_state.lock);
         *ret = &h->exec;
         return 0;
 }
 
-/* Tells what is known to whoever attached just now. */
-static void catch_up(struct fake_exec *x, const uint64_t have[2])
+/* Tells what is known to whoever attached just now; the sink is locked. */
+static void catch_up(struct fake_exec *x, struct exec_sink *to, const uint64_t have[2])
 {
-        struct exec_sink *to = lock_sink(x);
-
         for (unsigned i = 0; i < 2; i++) {
                 uint64_t from = have[i] > x->log[i].first ? have[i] : x->log[i].first;
                 uint64_t end = x->log[i].first + x->log[i].size;
@@ -116,7 +127,7 @@ int fake_op_exec_start(struct box *b, struct call *c, const struct exec_req *in,
         x = record_exec(b, in);
         if (r < 0)
                 return r;
-        r = new_handle(b, x, to, ret);
+        r = new_handle(b, x, to, false, ret);
         if (r == 0 && strncmp(x->command, "now ", 4) == 0)
                 fake_exec_end(x, EXEC_END_CODE, x->command[4] - '0');
         return r;
@@ -137,9 +148,9 @@ int fake_op_exec_attach(struct box *b, struct call *c, uint64_t number, const ch
                 r = -ENOENT;
         mutex_unlock(&fake_state.lock);
         if (r == 0)
-                r = new_handle(b, x, to, ret);
+                r = new_handle(b, x, to, true, ret);
         if (r == 0)
-                catch_up(x, have);
+                catch_up(x, to, have);
         return r;
 }
 
@@ -247,15 +258,20 @@ bool fake_exec_is_attached(struct fake_exec *x)
 
 void fake_exec_print(struct fake_exec *x, enum exec_stream stream, const void *data, size_t size)
 {
-        struct exec_sink *to = lock_sink(x);
-        uint64_t offset = x->log[stream].first + x->log[stream].size;
-        char *log = realloc(x->log[stream].data, x->log[stream].size + size);
+        struct exec_sink *to;
+        uint64_t offset;
+        char *log;
 
+        mutex_lock(&fake_state.lock);
+        to = lock_sink_locked(x);
+        offset = x->log[stream].first + x->log[stream].size;
+        log = realloc(x->log[stream].data, x->log[stream].size + size);
         if (!log)
                 abort();
         memcpy(log + x->log[stream].size, data, size);
         x->log[stream].data = log;
         x->log[stream].size += size;
+        mutex_unlock(&fake_state.lock);
         if (to) {
                 to->output(to, stream, offset, data, size);
                 unlock_sink(x);
@@ -264,16 +280,23 @@ void fake_exec_print(struct fake_exec *x, enum exec_stream stream, const void *d
 
 void fake_exec_skip(struct fake_exec *x, enum exec_stream stream, size_t size)
 {
+        mutex_lock(&fake_state.lock);
+        while (x->is_busy)
+                cond_wait(&fake_state.changed, &fake_state.lock);
         x->log[stream].first += x->log[stream].size + size;
         x->log[stream].size = 0;
+        mutex_unlock(&fake_state.lock);
 }
 
 void fake_exec_end_with(struct fake_exec *x, const struct exec_end *end)
 {
-        struct exec_sink *to = lock_sink(x);
+        struct exec_sink *to;
 
+        mutex_lock(&fake_state.lock);
+        to = lock_sink_locked(x);
         x->end = *end;
         x->has_ended = true;
+        mutex_unlock(&fake_state.lock);
         if (to) {
                 to->end(to, end);
                 unlock_sink(x);

@@ -45,7 +45,6 @@ struct fake_exec {
         unsigned signal_count;
         struct exec_sink *sink; /* who is attached */
         bool is_busy; /* the sink is being called */
-        bool was_end_told;
 };
 
 struct fake_state {

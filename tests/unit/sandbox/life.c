@@ -284,7 +284,7 @@ static void a_poll_that_answers_late_is_void(void)
         EVENTUALLY(fake_calls(FAKE_STATE) == 3); /* after the stop, asked again */
         fake_set_state(fake_id("web"), BOX_RUNNING, ""); /* the answer that is on its way */
         fake_hang(FAKE_STATE, false);
-        EVENTUALLY(is_done(sb, poll) && is_done(sb, stop));
+        EVENTUALLY(is_done(sb, poll) && is_done(sb, stop) && is_settled(sb));
         fake_set_state(fake_id("web"), BOX_STOPPED, "");
         CHECK(refresh(sb));
         CHECK_EQ(sandbox_state(sb), BOX_STOPPED);
@@ -401,6 +401,7 @@ static void files_are_there_as_long_as_the_sandbox(void)
 
 static void an_unused_sandbox_is_paused_and_a_command_wakes_it(void)
 {
+        struct fake_exec *x;
         struct sandbox *sb;
         struct task *t;
 
@@ -412,7 +413,9 @@ static void an_unused_sandbox_is_paused_and_a_command_wakes_it(void)
         EVENTUALLY(sandbox_state(sb) == BOX_PAUSED);
         CHECK_EQ(info_of(sb).expires_real_ns, 0);
         t = run(sb, "hold");
-        fake_exec_end(running(sb, t), EXEC_END_CODE, 0);
+        x = running(sb, t);
+        EVENTUALLY(is_settled(sb)); /* beside a job it is not idle */
+        fake_exec_end(x, EXEC_END_CODE, 0);
         CHECK_STR(ended(t).exit, "0");
         CHECK_EQ(fake_calls(FAKE_RESUME), 1);
         EVENTUALLY(sandbox_state(sb) == BOX_PAUSED); /* and again */
@@ -427,6 +430,59 @@ static void an_unused_sandbox_is_paused_and_a_command_wakes_it(void)
         CHECK_STR(ended(t).exit, "3");
         CHECK_EQ(sandbox_state(sb), BOX_RUNNING);
         task_unref(t);
+        sandbox_unref(sb);
+        world_end();
+}
+
+/* The pause has been decided, but nobody is there yet to carry it out. */
+static void a_command_that_comes_as_it_falls_idle_wakes_it(void)
+{
+        struct sandbox *sb;
+        struct task *t;
+        char name[8];
+
+        world_begin(0);
+        world_up();
+        sb = make("web");
+        fake_hang(FAKE_CREATE, true);
+        for (unsigned i = 0; i < 8; i++) { /* as many as there are workers */
+                (void)snprintf(name, sizeof(name), "b%u", i);
+                CHECK_EQ(try_create(name, NULL, 0), 0);
+        }
+        EVENTUALLY(fake_calls(FAKE_CREATE) == 9);
+        CHECK_EQ(sandbox_set_timeout(sb, SOON, &world.call), 0);
+        EVENTUALLY(!is_settled(sb));
+        CHECK_EQ(fake_calls(FAKE_PAUSE), 0);
+        t = run(sb, "hold");
+        CHECK_EQ(sandbox_set_timeout(sb, 0, &world.call), 0);
+        fake_hang(FAKE_CREATE, false);
+        fake_exec_end(running(sb, t), EXEC_END_CODE, 0);
+        CHECK_STR(ended(t).exit, "0");
+        CHECK_EQ(fake_calls(FAKE_PAUSE), 1);
+        CHECK_EQ(fake_calls(FAKE_RESUME), 1);
+        task_unref(t);
+        sandbox_unref(sb);
+        world_end();
+}
+
+/* Its time comes while something else is done with it, which is no use of it. */
+static void what_is_idle_beside_a_job_is_paused_after_it(void)
+{
+        struct sandbox *sb;
+        uint64_t sync;
+
+        world_begin(0);
+        world_up();
+        sb = make("web");
+        atomic_store(&world.deliver_waits, true);
+        sync = begin_verb(sb, SANDBOX_SYNC);
+        EVENTUALLY(atomic_load(&world.delivered) > 0);
+        CHECK_EQ(sandbox_set_timeout(sb, SOON, &world.call), 0);
+        (void)usleep(20000); /* a failure may be missed, never made up */
+        CHECK_EQ(fake_calls(FAKE_PAUSE), 0);
+        atomic_store(&world.deliver_waits, false);
+        EVENTUALLY(is_done(sb, sync));
+        EVENTUALLY(sandbox_state(sb) == BOX_PAUSED);
         sandbox_unref(sb);
         world_end();
 }
@@ -599,6 +655,8 @@ int main(void)
         RUN(files_are_there_as_long_as_the_sandbox);
         RUN(an_unused_sandbox_is_paused_and_a_command_wakes_it);
         RUN(a_person_s_pause_is_not_lifted_by_a_command);
+        RUN(a_command_that_comes_as_it_falls_idle_wakes_it);
+        RUN(what_is_idle_beside_a_job_is_paused_after_it);
         RUN(an_unused_sandbox_that_can_t_be_paused_is_stopped);
         RUN(what_stop_would_lose_is_destroyed_if_pause_is_refused);
         RUN(what_refuses_pause_and_stop_is_destroyed);

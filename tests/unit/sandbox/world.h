@@ -41,6 +41,7 @@ static struct world {
         atomic_uint gone, early; /* sandbox_gone; ends that could be seen too early */
         atomic_uint delivered; /* calls of the listener */
         atomic_int deliver_code; /* what `deliver` answers */
+        atomic_bool deliver_waits; /* with that */
         atomic_uint unsent, retried; /* what is refused; calls of `retry`, which takes one away */
         uint64_t seq;
 } world;
@@ -69,6 +70,8 @@ static inline int on_deliver(void *ctx, struct sandbox *sb, struct call *c)
 
         (void)ctx;
         atomic_fetch_add(&world.delivered, 1);
+        while (atomic_load(&world.deliver_waits))
+                (void)usleep(200);
         if (r < 0)
                 return call_fail(c, r, "no way there");
         sandbox_set_dirty(sb, 0, 0, atomic_load(&world.unsent));
