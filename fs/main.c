@@ -180,15 +180,17 @@ static int set_up(struct program *p, struct call *c)
 }
 
 /*
- * From an unmount, or from where set_up failed. False: a thread is stuck, and nothing that it may
- * use is freed.
+ * From an unmount, or from where set_up failed. What was written is sent in any case. False: a
+ * thread is stuck, in the session (!is_clean) or behind it, and nothing that it may use is freed.
  */
-static bool tear_down(struct program *p)
+static bool tear_down(struct program *p, bool is_clean)
 {
-        if (p->fleet) {
-                fleet_drain(p->fleet, clock_after(p->options.drain_ns));
+        if (p->fleet)
+                is_clean &= fleet_drain(p->fleet, clock_after(p->options.drain_ns));
+        if (!is_clean)
+                return false;
+        if (p->fleet)
                 tree_stop(p->tree);
-        }
         if (p->workers && !workers_free(p->workers, clock_after(WORKERS_END_NS)))
                 return false;
         fleet_close(p->fleet);
@@ -220,19 +222,16 @@ static int fail(const struct call *c)
 /* Mount, serve, unmount: the exit status. */
 static int run(struct program *p, struct call *c)
 {
-        bool is_clean;
-
         if (set_up(p, c) < 0) {
                 int status = fail(c);
 
-                (void)tear_down(p); /* what is stuck ends with the process */
+                (void)tear_down(p, true); /* what is stuck ends with the process */
                 return status;
         }
         if (p->daemon.ready >= 0 && chdir("/") < 0)
                 log_warning("/: %s, ignoring", errno_name(errno));
         daemon_ready(&p->daemon);
-        is_clean = session_run(p->session);
-        if (!is_clean || !tear_down(p))
+        if (!tear_down(p, session_run(p->session)))
                 log_warning("%s: something is stuck, ending without it", p->options.mountpoint);
         return EXIT_SUCCESS;
 }

@@ -40,6 +40,8 @@
         (200 * NS_PER_MS) /* for a detached mount to end by itself, when nothing is open */
 #define ANSWER_NS                                                                                  \
         (300 * NS_PER_MS) /* for each: operations under way, parked requests, invalidations */
+#define LATE_NS                                                                                    \
+        (5 * NS_PER_S) /* for those of them that were only late: the mount is gone by then */
 
 struct session {
         struct mount m;
@@ -392,18 +394,26 @@ static void close_device(struct session *s)
         (void)close(ends[1]); /* likewise */
 }
 
+/* Those that are read, and those that wait: answered, and their threads ended. */
+static bool end_requests(struct session *s, uint64_t span_ns)
+{
+        bool is_joined = loop_join(s->m.loop, clock_after(span_ns));
+
+        return park_close(s->m.park, clock_after(span_ns)) && is_joined;
+}
+
 static bool end_all(struct session *s)
 {
-        bool is_clean = loop_join(s->m.loop, clock_after(ANSWER_NS));
+        bool is_clean = end_requests(s, ANSWER_NS);
         struct mount_entry e;
 
-        if (!park_close(s->m.park, clock_after(ANSWER_NS)))
-                is_clean = false;
         /* One that is in the kernel ends with the connection. */
         if (!inval_close(s->m.inval, clock_mono_ns()) && entry_of(s, &e))
                 mountpoint_abort(&e);
         close_device(s);
-        if (!inval_close(s->m.inval, clock_after(ANSWER_NS)))
+        if (!is_clean)
+                is_clean = end_requests(s, LATE_NS);
+        if (!inval_close(s->m.inval, clock_after(LATE_NS)))
                 is_clean = false;
         if (is_clean)
                 files_release_all(s->m.files, s->m.tree);

@@ -23,7 +23,7 @@
 #include "transport/base/escape.h"
 #include "transport/base/log.h"
 
-#define TELLERS_NS (2 * NS_PER_S)
+#define TELLERS_NS (5 * NS_PER_S)
 
 struct section *fleet_section(struct fleet *f, const char *instance)
 {
@@ -412,11 +412,12 @@ static void stop_timer(struct fleet *f)
         mutex_unlock(&f->tick_lock);
 }
 
-void fleet_drain(struct fleet *f, uint64_t deadline_ns)
+bool fleet_drain(struct fleet *f, uint64_t deadline_ns)
 {
         size_t count;
         struct sandbox **all = fleet_all(f, &count);
         uint64_t tellers_ns;
+        bool is_quiet;
 
         fleet_state_draining(f);
         for (size_t i = 0; i < count; i++) {
@@ -430,6 +431,7 @@ void fleet_drain(struct fleet *f, uint64_t deadline_ns)
         atomic_store(&f->is_closing, true);
         while (f->tellers > 0 && clock_mono_ns() < tellers_ns) /* none of them waits for long */
                 (void)cond_wait_until(&f->idle, &f->lock, tellers_ns);
+        is_quiet = f->tellers == 0;
         mutex_unlock(&f->lock);
         stop_timer(f);
         for (size_t i = 0; i < count; i++) {
@@ -438,6 +440,7 @@ void fleet_drain(struct fleet *f, uint64_t deadline_ns)
         }
         free(all);
         atomic_store(&f->is_drained, true);
+        return is_quiet;
 }
 
 static void close_sandboxes(struct fleet *f)

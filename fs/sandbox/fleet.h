@@ -81,9 +81,10 @@ int fleet_open(const struct fleet_config *config, const struct listener *listene
 
 /*
  * First half of an unmount: what was written is delivered and on_unmount carried out, bounded by
- * `deadline_ns`; running commands of kept sandboxes are let go of.
+ * `deadline_ns`; running commands of kept sandboxes are let go of. False: a provider's thread still
+ * tells something, and nothing that it may use must be freed.
  */
-void fleet_drain(struct fleet *f, uint64_t deadline_ns);
+bool fleet_drain(struct fleet *f, uint64_t deadline_ns);
 /*
  * Second half: everything is released, the lock given up. All references were given back, all
  * workers ended.

@@ -33,8 +33,8 @@
 
 #define SERIAL_BLOCK 16
 #define WANTED_WAIT_NS                                                                             \
-        (5 * NS_PER_S / 2) /* a draining mount gives the lock up within 1 s of being asked */
-#define UNMOUNTED_NS (250 * NS_PER_MS) /* after its umount has returned it says that it drains */
+        (10 * NS_PER_S) /* a draining mount gives the lock up within 1 s, if it can */
+#define UNMOUNTED_NS NS_PER_S /* after its umount has returned it says that it drains */
 
 /* ---- the lock ---- */
 

@@ -22,9 +22,10 @@ struct tree {
         struct tree_events events;
         atomic_bool gate;
         atomic_uint turn;
-        atomic_uint hang_ms, work_ms;
+        atomic_bool hangs;
+        atomic_uint work_ms;
         atomic_uint handles;
-        atomic_uint tries;
+        atomic_uint tries, hanging, stopped;
 };
 
 struct handle {
@@ -73,9 +74,9 @@ void fake_turn(struct tree *t)
         t->events.wake(t->events.ctx, KEY_TURN);
 }
 
-void fake_set_hang_ms(struct tree *t, unsigned ms)
+void fake_set_hang(struct tree *t, bool on)
 {
-        atomic_store(&t->hang_ms, ms);
+        atomic_store(&t->hangs, on);
 }
 
 void fake_set_work_ms(struct tree *t, unsigned ms)
@@ -91,6 +92,16 @@ unsigned fake_open_handles(struct tree *t)
 unsigned fake_tries(struct tree *t)
 {
         return atomic_load(&t->tries);
+}
+
+unsigned fake_hanging(struct tree *t)
+{
+        return atomic_load(&t->hanging);
+}
+
+unsigned fake_stopped(struct tree *t)
+{
+        return atomic_load(&t->stopped);
 }
 
 static void sleep_ms(unsigned ms)
@@ -151,6 +162,7 @@ static int pass_gate(struct tree *t, struct op *op)
 {
         if (atomic_load(&t->gate))
                 return 0;
+        atomic_fetch_add(&t->stopped, 1);
         op->wait_key = KEY_GATE;
         return -EINPROGRESS;
 }
@@ -193,6 +205,14 @@ int tree_getattr(struct tree *t, struct op *op, uint64_t node, struct handle *h,
         return 0;
 }
 
+static void hang(struct tree *t)
+{
+        atomic_fetch_add(&t->hanging, 1);
+        while (atomic_load(&t->hangs))
+                sleep_ms(10);
+        atomic_fetch_sub(&t->hanging, 1);
+}
+
 int tree_open(struct tree *t, struct op *op, uint64_t node, int flags, struct tree_opened *ret)
 {
         struct handle *h = calloc(1, sizeof(*h));
@@ -202,7 +222,7 @@ int tree_open(struct tree *t, struct op *op, uint64_t node, int flags, struct tr
         if (!h)
                 return -ENOMEM;
         if (node == FAKE_HANG)
-                sleep_ms(atomic_load(&t->hang_ms));
+                hang(t);
         h->node = node;
         atomic_fetch_add(&t->handles, 1);
         *ret = (struct tree_opened){

@@ -8,7 +8,7 @@
  *      wait          the same, but every signal ends them
  *      turn          a read gives the number of fake_turn, once it is past the offset
  *      later         a read answers by itself after 50 ms
- *      hang          an open sleeps for fake_hang_ms inside the operation, as on a hung disk
+ *      hang          an open sleeps inside the operation, as on a hung disk, until fake_set_hang(false)
  *      work          a read answers on a worker only, there after fake_work_ms or when cancelled
  *      dir/          a lookup of `slow` in it parks until fake_open_gate; `quick` is there at once
  *      many/         10,000 names
@@ -16,6 +16,7 @@
 #pragma once
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 struct tree;
@@ -45,7 +46,9 @@ void fake_tree_free(struct tree *t);
 void fake_open_gate(struct tree *t); /* block, wait and dir/slow go on */
 void fake_close_gate(struct tree *t);
 void fake_turn(struct tree *t); /* the next number; wakes */
-void fake_set_hang_ms(struct tree *t, unsigned ms);
+void fake_set_hang(struct tree *t, bool on);
 void fake_set_work_ms(struct tree *t, unsigned ms);
 unsigned fake_open_handles(struct tree *t);
 unsigned fake_tries(struct tree *t); /* of all reads so far */
+unsigned fake_hanging(struct tree *t); /* opens that sleep now */
+unsigned fake_stopped(struct tree *t); /* how often something found the gate closed */
