@@ -21,7 +21,7 @@
 #define RETRY_NS (100 * NS_PER_MS)
 #define RETRY_MAX_NS (5 * NS_PER_S)
 #define DOWN_NS (3 * NS_PER_S) /* then nothing more is on its way from a container that is down */
-#define PAUSE_NS NS_PER_S
+#define PAUSE_NS (5 * NS_PER_S)
 
 /* ---- birth and end ---- */
 

@@ -64,7 +64,7 @@ static int add_kill(struct buf *to, unsigned can)
 {
         bool is_fine = can & HOST_SLEEP_FRACTION;
 
-        return buf_addf(to, kill_group, is_fine ? 50 : 1, is_fine ? "0.02" : "1");
+        return buf_addf(to, kill_group, is_fine ? 500 : 10, is_fine ? "0.02" : "1");
 }
 
 /* ---- the start ---- */
