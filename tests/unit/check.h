@@ -25,7 +25,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define CHECK_TIMEOUT_S 120
+#define CHECK_TIMEOUT_S 200
 
 static atomic_uint check_failures;
 static const char *check_name = "main"; /* the running test */

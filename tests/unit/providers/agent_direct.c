@@ -30,7 +30,7 @@ static char dir[] = "/tmp/sbxfs-direct-XXXXXX";
 
 static struct call *new_call(struct call *c)
 {
-        call_init(c, clock_after(20 * NS_PER_S));
+        call_init(c, clock_after(100 * NS_PER_S));
         return c;
 }
 
@@ -156,7 +156,7 @@ static unsigned count_names(void)
 
 static bool has_ended(pid_t pid)
 {
-        for (unsigned i = 0; i < 500; i++) {
+        for (unsigned i = 0; i < 6000; i++) {
                 if (waitpid(pid, NULL, WNOHANG) == pid)
                         return true;
                 (void)usleep(10000);

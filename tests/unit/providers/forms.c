@@ -29,7 +29,7 @@ static struct forms forms;
 
 static struct call *new_call(struct call *c)
 {
-        call_init(c, clock_after(20 * NS_PER_S));
+        call_init(c, clock_after(100 * NS_PER_S));
         return c;
 }
 

@@ -256,7 +256,7 @@ static int start(struct result *t, const struct exec_req *like, const char *text
         in.number = ++last_number;
         if (text)
                 in.argv = argv;
-        call_init(c, clock_after(10 * NS_PER_S));
+        call_init(c, clock_after(60 * NS_PER_S));
         init(t);
         return ssh_exec_start(&box.base, c, &in, &t->sink, ret);
 }
@@ -368,10 +368,10 @@ static void output_comes_whole(void)
         CHECK(t.size[0] == 10000000 && t.gap[0] == 0 && strcmp(t.data[1], "end\n") == 0);
         done(&t);
         CHECK(start(&t, NULL, "echo first; sleep 1000", &x, &c) == 0);
-        CHECK(wait_bytes(&t, 6, 2));
-        call_init(&c, clock_after(5 * NS_PER_S));
+        CHECK(wait_bytes(&t, 6, 60));
+        call_init(&c, clock_after(60 * NS_PER_S));
         CHECK(ssh_exec_signal(x, &c, 9) == 0);
-        CHECK(wait_end(&t, 5) && t.end.kind == EXEC_END_SIGNAL && t.end.value == 9);
+        CHECK(wait_end(&t, 60) && t.end.kind == EXEC_END_SIGNAL && t.end.value == 9);
         CHECK(ssh_exec_signal(x, &c, 9) == -ESRCH);
         ssh_exec_release(x);
         done(&t);
@@ -385,40 +385,40 @@ static void signals_and_time(void)
         uint64_t began;
 
         CHECK(start(&t, NULL, "sleep 1000 & sleep 1000 & echo up; wait", &x, &c) == 0);
-        CHECK(wait_bytes(&t, 3, 2));
+        CHECK(wait_bytes(&t, 3, 60));
         CHECK(ssh_exec_signal(x, &c, 15) == 0);
-        CHECK(wait_end(&t, 5) && t.end.kind == EXEC_END_SIGNAL && t.end.value == 15);
+        CHECK(wait_end(&t, 60) && t.end.kind == EXEC_END_SIGNAL && t.end.value == 15);
         ssh_exec_release(x);
         done(&t);
         CHECK(start(&t, NULL, "echo up; exec sleep 1000", &x, &c) == 0);
-        CHECK(wait_bytes(&t, 3, 2));
+        CHECK(wait_bytes(&t, 3, 60));
         CHECK(ssh_exec_signal(x, &c, SIGINT) == 0);
-        CHECK(wait_end(&t, 5) && t.end.kind == EXEC_END_SIGNAL && t.end.value == SIGINT);
+        CHECK(wait_end(&t, 60) && t.end.kind == EXEC_END_SIGNAL && t.end.value == SIGINT);
         ssh_exec_release(x);
         done(&t);
         CHECK(start(&t, NULL,
                     "trap 'echo caught; exit 5' USR1; echo up; while :; do sleep 0.05; done", &x,
                     &c) == 0);
-        CHECK(wait_bytes(&t, 3, 2));
+        CHECK(wait_bytes(&t, 3, 60));
         CHECK(ssh_exec_signal(x, &c, SIGUSR1) == 0);
-        CHECK(wait_end(&t, 5) && t.end.kind == EXEC_END_CODE && t.end.value == 5);
+        CHECK(wait_end(&t, 60) && t.end.kind == EXEC_END_CODE && t.end.value == 5);
         CHECK(strcmp(t.data[0], "up\ncaught\n") == 0);
         ssh_exec_release(x);
         done(&t);
 
         began = clock_mono_ns();
-        run(&t, &(struct exec_req){.timeout_ns = 500 * NS_PER_MS}, "echo before; sleep 1000");
+        run(&t, &(struct exec_req){.timeout_ns = 3500 * NS_PER_MS}, "echo before; sleep 1000");
         CHECK(t.end.kind == EXEC_END_TIMEOUT && strcmp(t.data[0], "before\n") == 0);
-        CHECK(clock_mono_ns() - began < 3 * NS_PER_S && clock_mono_ns() - began > 400 * NS_PER_MS);
+        CHECK(clock_mono_ns() - began < 60 * NS_PER_S && clock_mono_ns() - began > 3 * NS_PER_S);
         done(&t);
-        run(&t, &(struct exec_req){.timeout_ns = 30 * NS_PER_S}, "exit 4");
+        run(&t, &(struct exec_req){.timeout_ns = 100 * NS_PER_S}, "exit 4");
         CHECK(t.end.kind == EXEC_END_CODE && t.end.value == 4);
         done(&t);
 }
 
 static int write_all(struct exec *x, const char *data, size_t size, bool is_last)
 {
-        uint64_t until = clock_after(30 * NS_PER_S);
+        uint64_t until = clock_after(100 * NS_PER_S);
         struct call c;
         size_t at = 0;
 
@@ -426,7 +426,7 @@ static int write_all(struct exec *x, const char *data, size_t size, bool is_last
                 size_t n = size - at < 65536 ? size - at : 65536;
                 int r;
 
-                call_init(&c, clock_after(10 * NS_PER_S));
+                call_init(&c, clock_after(60 * NS_PER_S));
                 r = ssh_exec_write(x, &c, data + at, n, is_last && at + n == size);
                 if (r == -EAGAIN && clock_mono_ns() < until) {
                         (void)usleep(1000);
@@ -455,9 +455,9 @@ static void stdin_arrives_in_order(void)
         done(&t);
         CHECK(start(&t, &in, "cat", &x, &c) == 0);
         CHECK(write_all(x, "one\n", 4, false) == 0);
-        CHECK(wait_bytes(&t, 4, 5));
+        CHECK(wait_bytes(&t, 4, 60));
         CHECK(write_all(x, "two\n", 4, true) == 0);
-        CHECK(wait_end(&t, 5) && strcmp(t.data[0], "one\ntwo\n") == 0);
+        CHECK(wait_end(&t, 60) && strcmp(t.data[0], "one\ntwo\n") == 0);
         CHECK(write_all(x, "x", 1, false) == -EPIPE);
         ssh_exec_release(x);
         done(&t);
@@ -466,13 +466,13 @@ static void stdin_arrives_in_order(void)
                 large[i] = (char)(i * 2654435761U >> 13);
         CHECK(start(&t, &in, "cat", &x, &c) == 0);
         CHECK(write_all(x, large, size, true) == 0);
-        CHECK(wait_end(&t, 60) && t.size[0] == size && memcmp(t.data[0], large, size) == 0);
+        CHECK(wait_end(&t, 100) && t.size[0] == size && memcmp(t.data[0], large, size) == 0);
         ssh_exec_release(x);
         done(&t);
         CHECK(start(&t, &in, "exec 0<&-; echo closed; sleep 0.5; echo done", &x, &c) == 0);
-        CHECK(wait_bytes(&t, 7, 5));
+        CHECK(wait_bytes(&t, 7, 60));
         CHECK(write_all(x, large, 1 << 20, true) >= -EPIPE);
-        CHECK(wait_end(&t, 5) && strcmp(t.data[0], "closed\ndone\n") == 0);
+        CHECK(wait_end(&t, 60) && strcmp(t.data[0], "closed\ndone\n") == 0);
         ssh_exec_release(x);
         done(&t);
         free(large);
@@ -485,14 +485,14 @@ static void commands_are_attached_again(void)
         struct exec *x;
         struct call c;
 
-        CHECK(start(&t, NULL, "sleep 0.3; echo on; exit 6", &x, &c) == 0);
-        ssh_exec_release(x);
+        CHECK(start(&t, NULL, "sleep 2; echo on; exit 6", &x, &c) == 0);
+        ssh_exec_release(x); /* while it runs: what has ended would be removed */
         init(&u);
         CHECK(ssh_exec_attach(&box.base, &c, last_number, "", none, &u.sink, &x) == 0);
-        if (!wait_end(&u, 5) || u.end.value != 6)
+        if (!wait_end(&u, 60) || u.end.value != 6)
                 printf("attach: %u %d %d %s [%s]\n", u.ends, u.end.kind, u.end.value,
                        u.end.sentence, u.data[0]);
-        CHECK(wait_end(&u, 5) && u.end.value == 6 && strcmp(u.data[0], "on\n") == 0);
+        CHECK(wait_end(&u, 60) && u.end.value == 6 && strcmp(u.data[0], "on\n") == 0);
         ssh_exec_release(x);
         done(&t);
         done(&u);
@@ -502,8 +502,8 @@ static void commands_are_attached_again(void)
         done(&u);
         refused(NULL, "true", -EEXIST);
         /* The supervisor dies, the command lives on; then nobody can know how it ends. */
-        CHECK(start(&t, NULL, "echo up; sleep 0.5; echo more", &x, &c) == 0);
-        CHECK(wait_bytes(&t, 3, 5));
+        CHECK(start(&t, NULL, "echo up; sleep 3; echo more", &x, &c) == 0);
+        CHECK(wait_bytes(&t, 3, 60));
         {
                 char text[256];
                 long pid = 0;
@@ -515,7 +515,7 @@ static void commands_are_attached_again(void)
                 (void)fclose(f);
                 CHECK(kill((pid_t)pid, SIGKILL) == 0);
         }
-        CHECK(wait_end(&t, 8) && t.end.kind == EXEC_END_LOST);
+        CHECK(wait_end(&t, 60) && t.end.kind == EXEC_END_LOST);
         CHECK(strcmp(t.data[0], "up\nmore\n") == 0);
         ssh_exec_release(x);
         done(&t);
@@ -532,8 +532,10 @@ static void all_of_a_sandbox_is_reached(void)
         CHECK(start(&t, NULL, "sleep 1000", &x, &c) == 0);
         CHECK(ssh_exec_signal_all(&box, &c, 0) >= 2);
         CHECK(ssh_exec_signal_all(&box, &c, SIGKILL) >= 2);
-        CHECK(wait_end(&t, 5) && t.end.kind == EXEC_END_SIGNAL);
-        (void)usleep(50000);
+        CHECK(wait_end(&t, 60) && t.end.kind == EXEC_END_SIGNAL);
+        call_init(&c, clock_after(60 * NS_PER_S));
+        for (int i = 0; i < 600 && ssh_exec_signal_all(&box, &c, 0) > 0; i++)
+                (void)usleep(50000); /* until they are dead */
         CHECK(ssh_exec_signal_all(&box, &c, 0) == 0);
         ssh_exec_release(x);
         done(&t);
@@ -552,7 +554,7 @@ static void many_run_at_once(void)
                 CHECK(start(&t[i], NULL, text, &x[i], &c) == 0);
         }
         for (unsigned i = 0; i < 32; i++) {
-                CHECK(wait_end(&t[i], 10) && t[i].end.value == (int)i);
+                CHECK(wait_end(&t[i], 100) && t[i].end.value == (int)i);
                 CHECK((unsigned)atoi(t[i].data[0]) == i);
                 ssh_exec_release(x[i]);
                 done(&t[i]);
@@ -565,7 +567,7 @@ static void scripts_run_in_the_helper(void)
         struct call c;
         int code = 9;
 
-        call_init(&c, clock_after(10 * NS_PER_S));
+        call_init(&c, clock_after(60 * NS_PER_S));
         CHECK(shell_run_buf(host.shell, &c, "printf 'a\\000b'; cat; exit 4", &out, &code) == 0);
         CHECK(code == 4 && out.size == 3 && memcmp(out.data, "a\0b", 3) == 0);
         buf_clear(&out);
@@ -575,7 +577,7 @@ static void scripts_run_in_the_helper(void)
         CHECK(code == 0 && out.size == 30000000);
         call_init(&c, clock_after(300 * NS_PER_MS));
         CHECK(shell_run_buf(host.shell, &c, "sleep 5", NULL, &code) == -ETIMEDOUT);
-        call_init(&c, clock_after(3 * NS_PER_S));
+        call_init(&c, clock_after(60 * NS_PER_S));
         buf_clear(&out);
         CHECK(shell_run_buf(host.shell, &c, "kill -9 $$", &out, &code) < 0);
         CHECK(shell_run_buf(host.shell, &c, "echo again", &out, &code) == 0);
@@ -642,7 +644,7 @@ int main(int argc, char **argv)
         RUN(commands_are_attached_again);
         RUN(all_of_a_sandbox_is_reached);
         RUN(many_run_at_once);
-        call_init(&c, clock_after(5 * NS_PER_S));
+        call_init(&c, clock_after(60 * NS_PER_S));
         CHECK(ssh_exec_signal_all(&box, &c, SIGKILL) >= 0);
         (void)usleep(300000);
         helpers_done(&host);

@@ -416,7 +416,7 @@ static inline struct http *connect_to(const struct server *v, const struct http_
                 config.socket_path = v->path;
         else if (!config.url)
                 config.url = v->url;
-        call_init(&c, clock_after(20 * NS_PER_S));
+        call_init(&c, clock_after(60 * NS_PER_S));
         CHECK_EQ(http_new(&config, &c, &h), 0);
         return h;
 }
@@ -425,6 +425,6 @@ static inline int get(struct http *h, struct call *c, const char *path, struct h
 {
         struct http_request q = {.path = path};
 
-        call_init(c, clock_after(20 * NS_PER_S));
+        call_init(c, clock_after(60 * NS_PER_S));
         return http_do(h, c, &q, reply);
 }

@@ -277,7 +277,7 @@ static void a_reset_is_survived(void)
 
         begin(&f, "127.0.0.1", false);
         f.http = connect_to(&f.server, &f.config);
-        call_init(&f.call, clock_after(20 * NS_PER_S));
+        call_init(&f.call, clock_after(100 * NS_PER_S));
         for (unsigned i = 1; i <= 5; i++) {
                 struct heard h = {.data = BUF_INIT(1 << 20)};
                 struct stream_events events = {.data = on_data, .end = on_end, .ctx = &h};
@@ -306,7 +306,7 @@ static void bytes_go_both_ways(void)
         struct heard h = {.data = BUF_INIT(64 << 20)};
         struct stream_events events = {.data = on_data, .end = on_end, .ctx = &h};
         struct http_request q = {.method = "POST", .path = "/exec"};
-        uint64_t until = clock_after(30 * NS_PER_S);
+        uint64_t until = clock_after(100 * NS_PER_S);
         struct stream *s = NULL;
         struct fixture f;
 

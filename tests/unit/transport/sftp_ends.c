@@ -36,7 +36,7 @@ static void *stat_many(void *arg)
 {
         enum { COUNT = 3000 };
         struct sftp_stat_item *items = calloc(COUNT, sizeof(*items));
-        struct call c = in_seconds(60);
+        struct call c = in_seconds(100);
 
         (void)arg;
         for (int i = 0; items && i < COUNT; i++)
@@ -62,7 +62,7 @@ static void threads_share_a_connection(void)
 static void operations_are_given_up_at_any_time(void)
 {
         static char buffer[65536];
-        struct call c = in_seconds(30);
+        struct call c = in_seconds(100);
 
         make_file("f", buffer, sizeof(buffer));
         for (int i = 0; i < 2000; i++) {
@@ -90,10 +90,20 @@ static void operations_are_given_up_at_any_time(void)
 
 /* ---- ends ---- */
 
+struct killer {
+        struct sftp_op *last; /* of those that are submitted */
+        pid_t pid;
+};
+
+/* As soon as all is in flight. */
 static void *kill_soon(void *arg)
 {
-        (void)usleep(20000);
-        CHECK_EQ(kill(*(pid_t *)arg, SIGKILL), 0);
+        struct killer *k = arg;
+        uint64_t until_ns = clock_after(20 * NS_PER_S);
+
+        while (atomic_load(&k->last->sent_at) == UINT64_MAX && clock_mono_ns() < until_ns)
+                (void)usleep(1000);
+        CHECK_EQ(kill(k->pid, SIGKILL), 0);
         return NULL;
 }
 
@@ -124,16 +134,19 @@ static void a_killed_server_ends_all_that_is_in_flight(void)
         pthread_t thread;
         pid_t pid = 0;
         struct sftp *server = connect_pid(&pid);
+        struct killer killer = {ops + COUNT - 1, pid};
 
         if (!server || !ops)
                 return;
         CHECK_EQ(kill(pid, SIGSTOP), 0); /* so that all are in flight */
         for (int i = 0; i < COUNT; i++)
-                ops[i] = (struct sftp_op){.type = SFTP_LSTAT, .path = temp};
-        CHECK_EQ(pthread_create(&thread, NULL, kill_soon, &pid), 0);
+                ops[i] = (struct sftp_op){
+                        .type = SFTP_LSTAT, .path = temp, .sent_at = UINT64_MAX}; /* not yet */
+        CHECK_EQ(pthread_create(&thread, NULL, kill_soon, &killer), 0);
         since_ns = clock_mono_ns();
         CHECK_EQ(sftp_run(server, &c, ops, COUNT), -EHOSTUNREACH);
-        CHECK(clock_mono_ns() - since_ns < NS_PER_S);
+        CHECK(clock_mono_ns() - since_ns <
+              25 * NS_PER_S); /* at once, but for the load; 30 s else */
         CHECK(strstr(c.sentence, "signal 9"));
         CHECK_EQ(pthread_join(thread, NULL), 0);
         for (int i = 0; i < COUNT; i++)
@@ -178,7 +191,7 @@ static void a_frozen_server_costs_no_more_than_the_deadline(void)
         CHECK_EQ(sftp_run(server, &cancelled, &op, 1), -EINTR);
         CHECK(clock_mono_ns() - since_ns < 25 * NS_PER_S); /* 0.8 s, but for the load; 30 s else */
         CHECK_EQ(kill(pid, SIGCONT), 0); /* what comes now goes nowhere */
-        c.deadline_ns = clock_after(10 * NS_PER_S);
+        c.deadline_ns = clock_after(60 * NS_PER_S);
         CHECK_EQ(sftp_run(server, &c, &op, 1), 0);
         CHECK_EQ(op.error, 0);
         listing_done(&l);
@@ -197,7 +210,7 @@ static void a_server_that_is_none_says_what_it_said(void)
 
         for (int i = 0; i < 3; i++) {
                 const char *argv[] = {"/bin/sh", "-c", scripts[i], NULL};
-                struct call c = in_seconds(10);
+                struct call c = in_seconds(60);
                 struct stream *stream = NULL;
                 struct sftp *none = NULL;
 

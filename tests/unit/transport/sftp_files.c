@@ -56,7 +56,7 @@ static void five_thousand_files_are_fetched_whole(void)
         const char **paths = calloc(COUNT, sizeof(*paths));
         struct fetched f = {.seen = seen};
         struct sftp_fetch_sink to = {.file = on_file, .ctx = &f};
-        struct call c = in_seconds(60);
+        struct call c = in_seconds(110);
         char name[64];
 
         for (size_t i = 0; paths && i < COUNT; i++) {

@@ -119,7 +119,7 @@ static void endless_directories_are_cut(void)
         struct counts n = {0};
         struct sftp_list_sink to = {on_entry, on_listed, &n};
         struct sftp_listing what = {.root = "/r", .depth = 5000, .entries_max = 20000};
-        struct call c = in_ms(20000);
+        struct call c = in_ms(100000);
         struct server v;
         struct sftp *s = start(&v, answer_endless, true);
 

@@ -81,7 +81,7 @@ static void metadata_goes_before_bulk_that_waits(void)
 
 /* ---- time ---- */
 
-/* 20 bytes, each after a while. */
+/* 13 bytes of a status, each after a while. */
 static void answer_slowly(struct server *v, const struct request *r)
 {
         struct buf said;
@@ -90,20 +90,21 @@ static void answer_slowly(struct server *v, const struct request *r)
         said = v->out;
         v->out = BUF_INIT(1 << 20);
         for (size_t i = 0; i < said.size; i++) {
-                (void)usleep(10000);
+                (void)usleep(200000);
                 v->events->data(v->events->ctx, false, said.data + i, 1);
         }
         buf_done(&said);
 }
 
+/* The last one comes after the time that the first ones had. */
 static void a_deadline_moves_while_bytes_come(void)
 {
-        struct call c = in_ms(60);
+        struct call c = in_ms(2000);
         struct sftp_op op = {.type = SFTP_MKDIR, .path = "a"};
         struct server v;
         struct sftp *s = start(&v, answer_slowly, true);
 
-        c.deadline_ns = clock_after(60 * NS_PER_MS);
+        c.deadline_ns = clock_after(2000 * NS_PER_MS);
         CHECK_EQ(sftp_run(s, &c, &op, 1), 0);
         CHECK_EQ(op.error, 0);
         CHECK(clock_mono_ns() < c.deadline_ns);
@@ -123,7 +124,7 @@ static void an_answer_that_is_withheld_is_waited_for_no_longer(void)
         struct sftp_op *ops = calloc(COUNT, sizeof(*ops));
         struct sftp_op stat = {.type = SFTP_LSTAT, .path = "a"};
         struct sftp_op *op;
-        struct call c = in_ms(10000);
+        struct call c = in_ms(60000);
         struct server v;
         struct sftp *s = start(&v, answer_others, true);
         struct sftp_queue q;

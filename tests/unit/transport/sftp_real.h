@@ -32,7 +32,7 @@ static inline struct call in_seconds(unsigned seconds)
 /* NULL when it failed, which was reported. */
 static inline struct sftp *connect_to(const char *const *argv, bool is_ordered)
 {
-        struct call c = in_seconds(10);
+        struct call c = in_seconds(60);
         struct stream *stream = NULL;
         struct sftp *s = NULL;
 

@@ -237,7 +237,7 @@ static inline struct sftp *start(struct server *v,
                                  void (*answer)(struct server *v, const struct request *r),
                                  bool is_ordered)
 {
-        struct call c = in_ms(10000);
+        struct call c = in_ms(60000);
         struct sftp *s = NULL;
 
         *v = (struct server){.stream = {&server_ops},

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Names of the cached volume: changes made here and in the sandbox, as they show. */
 
-#include "fs/volume/cached.h"
 #include "tests/unit/volume/names_support.h"
 
 static void own_changes_are_known_at_once(void)
@@ -54,7 +53,7 @@ static void fs_itself_answers_at_once_with_our_changes(void)
         struct vol_entry before, e;
         struct fixture f;
 
-        if (!fixture_init(&f))
+        if (!fixture_init_ttl(&f, NS_PER_S))
                 return;
         put_real(&f, "file", "x");
         f.op.may_wait = false;
@@ -78,8 +77,6 @@ static void change_behind_a_listing(struct fake_box *box, enum fake_call call, c
                                     bool is_after)
 {
         struct fixture *f = (struct fixture *)(void *)box; /* its head */
-        struct cached *c = cached_of(f->v);
-        uint64_t ttl_ns = c->config.attr_ttl_ns;
         struct vol_op op = f->op;
         struct vol_entry e;
         struct call mine;
@@ -88,13 +85,12 @@ static void change_behind_a_listing(struct fake_box *box, enum fake_call call, c
         if (call != FAKE_LIST || !is_after)
                 return;
         box->hook = NULL;
-        c->config.attr_ttl_ns = NS_PER_S; /* nothing is asked for: we are within the asking */
+        set_ttl(f, LONG_NS); /* nothing is asked for: we are within the asking, then in memory */
         call_init(&mine, clock_after(10 * NS_PER_S));
         op.call = &mine;
         CHECK_EQ(f->ops->unlink(f->v, &op, VOLUME_ROOT, "gone"), 0);
         CHECK_EQ(f->ops->mkdir(f->v, &op, VOLUME_ROOT, "new", 0755, &e), 0);
         CHECK_EQ(f->ops->rename(f->v, &op, VOLUME_ROOT, "old", VOLUME_ROOT, "moved", 0), 0);
-        c->config.attr_ttl_ns = ttl_ns;
 }
 
 /* The change comes in between the work of the listing and its entries. */

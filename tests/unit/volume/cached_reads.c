@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <pthread.h>
 
+#include "fs/volume/contents.h"
 #include "tests/unit/volume/content_support.h"
 
 static void small_file_takes_one_call(void)
@@ -83,14 +84,19 @@ static void random_reads_fetch_what_is_asked(void)
                 return;
         real_put_settled(&w, "big", data, 8 * MIB);
         f = open_at(&w, "big", O_RDONLY);
-        for (int i = 0; CHECK(f) && i < 50; i++) {
+        if (!CHECK(f))
+                return;
+        CHECK_EQ(read_file(&w, f, got, 4096, 8 * MIB - 4096), 4096); /* it is opened there */
+        before = calls(&w, FAKE_READ);
+        for (int i = 0; i < 50; i++) {
                 uint64_t at = (uint64_t)((i * 7919) % 2000 + 20) * 4096;
 
+                /* The sandbox is near, however slow we are. */
+                atomic_store(&cached_of(w.v)->contents->round_trip_ns, 0);
                 CHECK_EQ(read_file(&w, f, got, 4096, at), 4096);
                 CHECK(memcmp(got, data + at, 4096) == 0);
         }
-        before = calls(&w, FAKE_READ);
-        CHECK_EQ(before, 50);
+        CHECK_EQ(calls(&w, FAKE_READ), before + 50);
         /* With a round trip of 20 ms neighbours come along. */
         atomic_store(&w.box.delay_ms[FAKE_READ], 20);
         for (int i = 0; i < 10; i++)

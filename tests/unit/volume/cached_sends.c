@@ -44,7 +44,7 @@ static void host_away_and_back(void)
         CHECK_EQ(dirty_files(&w), 1);
         CHECK_STR(get(&w, "a"), "abc");
         atomic_store(&w.box.enter_error, 0);
-        for (int i = 0; i < 500 && dirty_files(&w) > 0; i++)
+        for (int i = 0; i < 3000 && dirty_files(&w) > 0; i++)
                 sleep_for_ms(10);
         CHECK_EQ(dirty_files(&w), 0);
         CHECK_STR(real_get(&w, "a"), "abc");

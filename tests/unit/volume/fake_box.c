@@ -85,6 +85,7 @@ static void end(struct fake_box *f, enum fake_call call, struct call *c, const c
 
 static void blur(const struct fake_box *f, struct stat *st)
 {
+        st->st_ctim.tv_sec += f->ahead_s;
         if (!f->has_no_ino)
                 return;
         st->st_ino = 0;
@@ -193,7 +194,8 @@ static int fake_stat(struct box *b, struct call *c, const char *path, struct sta
         if (r < 0)
                 return r;
         r = fstatat(f->dir, real_path(path), ret, AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
-        blur(f, ret);
+        if (r == 0)
+                blur(f, ret);
         end(f, FAKE_STAT, c, path);
         return r;
 }
@@ -452,7 +454,8 @@ static void carry_out(struct fake_box *f, struct change *x)
                 return;
         x->has_st = fstatat(f->dir, real_path(is_moved ? x->to : x->path), &x->st,
                             AT_SYMLINK_NOFOLLOW) == 0;
-        blur(f, &x->st);
+        if (x->has_st)
+                blur(f, &x->st);
 }
 
 static int fake_apply(struct box *b, struct call *c, struct change *changes, size_t count)

@@ -54,6 +54,7 @@ struct fake_box {
         atomic_bool is_lost; /* apply: done, but its answer never comes (-EHOSTUNREACH) */
         atomic_int enter_error; /* of volume_box.enter */
         bool has_no_ino; /* st_ino, st_nlink, st_ctim and st_blocks are unknown */
+        unsigned ahead_s; /* of its clock, as st_ctim shows it: files never seem to be settled */
         bool has_no_targets; /* listings don't tell them */
         bool has_no_links; /* CHANGE_LINK: -EOPNOTSUPP */
         const char *workdir; /* "/workspace"; NULL: -EINPROGRESS */

@@ -14,12 +14,15 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "fs/volume/cached.h"
 #include "fs/volume/volume.h"
 #include "tests/unit/check.h"
 #include "tests/unit/volume/fake_box.h"
 #include "transport/base/call.h"
 #include "transport/base/clock.h"
 #include "transport/base/file.h"
+
+#define LONG_NS (60 * NS_PER_S) /* what is known stays so, however slow we are */
 
 struct fixture {
         struct fake_box box; /* first */
@@ -78,9 +81,23 @@ static inline bool fixture_init_ttl(struct fixture *f, uint64_t ttl_ns)
         return true;
 }
 
+/* Also more than the second that a mount may have at most. */
+static inline void set_ttl(struct fixture *f, uint64_t ttl_ns)
+{
+        struct cached *c = cached_of(f->v);
+
+        c->config.attr_ttl_ns = ttl_ns;
+        if (c->recent.window_ns < ttl_ns)
+                c->recent.window_ns = ttl_ns;
+}
+
+/* What was asked for once is known for long. */
 static inline bool fixture_init(struct fixture *f)
 {
-        return fixture_init_ttl(f, NS_PER_S);
+        if (!fixture_init_ttl(f, NS_PER_S))
+                return false;
+        set_ttl(f, LONG_NS);
+        return true;
 }
 
 static inline void fixture_done(struct fixture *f)
