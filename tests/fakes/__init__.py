@@ -62,7 +62,7 @@ class Fake:
     def __exit__(self, kind, *_):
         self.stop(check=kind is None)
 
-    def start(self, timeout=20):
+    def start(self, timeout=60):
         sets = [word for key, value in self.settings.items()
                 for word in ("--set", "%s=%s" % (key, json.dumps(value)))]
         with open(self.log_path, "wb") as log:
@@ -98,7 +98,7 @@ class Fake:
         data = None if value is None else json.dumps(value).encode()
         request = urllib.request.Request("%s/-/%s" % (self.url, what), data, method=method)
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(request, timeout=20) as reply:
+        with opener.open(request, timeout=60) as reply:
             return json.load(reply)
 
     def fault(self, **rule):
@@ -141,10 +141,10 @@ class Fake:
             early = self.process.poll()
             self.process.stdin.close()
             try:
-                self.process.wait(30)
+                self.process.wait(120)
             except subprocess.TimeoutExpired:
                 self.process.kill()
-                self.process.wait(10)
+                self.process.wait(60)
                 problems.append("it didn't end by itself")
             self.process.stdout.close()
             if early is not None and check:

@@ -3,7 +3,10 @@
 
 import http.client
 import json
+import time
 from urllib.parse import urlsplit
+
+KEPT_S = 15  # a connection that was silent for longer may be closed at any moment: 30 s is what a server waits at least
 
 
 class Said:
@@ -22,10 +25,11 @@ class Said:
 class Client:
     """One kept-alive connection. A body that isn't bytes is sent as JSON."""
 
-    def __init__(self, url, headers=(), timeout=20):
+    def __init__(self, url, headers=(), timeout=60):
         self.url = urlsplit(url)
         self.headers = dict(headers)
         self.http = http.client.HTTPConnection(self.url.hostname, self.url.port, timeout=timeout)
+        self.used = time.monotonic()
 
     def __enter__(self):
         return self
@@ -39,11 +43,15 @@ class Client:
         if body is not None and not isinstance(body, bytes) and not hasattr(body, "__next__"):
             body = json.dumps(body).encode()
             sent.setdefault("Content-Type", "application/json")
+        if time.monotonic() - self.used > KEPT_S:
+            self.http.close()
         try:
             self.http.request(method, self.url.path + target, body, sent,
                               encode_chunked=hasattr(body, "__next__"))
             reply = self.http.getresponse()
-            return Said(reply, reply.read())
+            said = Said(reply, reply.read())
+            self.used = time.monotonic()
+            return said
         except Exception:
             self.http.close()  # the next question gets a connection of its own
             raise

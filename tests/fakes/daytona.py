@@ -93,10 +93,11 @@ class Box:
         with self.lock:
             self.changed.wait_for(lambda: self.state in states, seconds)
 
-    def later(self, seconds, work):
-        """Do the slow part of a change in its own time."""
+    def later(self, setting, work, part=1):
+        """Do the slow part of a change in its own time, which the setting says."""
         def run():
-            time.sleep(seconds)
+            if not self.service.takes(setting, part):
+                return
             with self.lock:
                 if self.state != "destroying" or work == self._destroyed:
                     work()
@@ -105,12 +106,11 @@ class Box:
     # -- changes; the lock is held
 
     def provision(self):
-        settings = self.service.settings
         if self.build:
-            self.later(settings["build_ms"] / 2000, lambda: (
-                self.set_state("building_snapshot"), self.later(settings["build_ms"] / 2000, self._built)))
+            self.later("build_ms", lambda: (
+                self.set_state("building_snapshot"), self.later("build_ms", self._built, 0.5)), 0.5)
         else:
-            self.later(settings["create_ms"] / 1000, self._boot)
+            self.later("create_ms", self._boot)
 
     def _built(self):
         if re.search(self.service.settings["missing"], self.build["dockerfileContent"]):
@@ -118,7 +118,7 @@ class Box:
             self.set_state("build_failed")
             return
         self.set_state("creating")
-        self.later(self.service.settings["create_ms"] / 1000, self._boot)
+        self.later("create_ms", self._boot)
 
     def _boot(self):
         if self.sandbox.process is None:
@@ -132,11 +132,11 @@ class Box:
     def start(self):
         self.set_state("resuming" if self.state == "paused" else "starting")
         self.preview = self.preview if self.sandbox.is_paused else secrets.token_hex(16)
-        self.later(self.service.settings["start_ms"] / 1000, self._boot)
+        self.later("start_ms", self._boot)
 
     def stop(self):
         self.set_state("stopping")
-        self.later(self.service.settings["stop_ms"] / 1000, self._stopped)
+        self.later("stop_ms", self._stopped)
 
     def _stopped(self):
         self.sandbox.stop()
@@ -147,7 +147,7 @@ class Box:
 
     def pause(self):
         self.set_state("pausing")
-        self.later(self.service.settings["pause_ms"] / 1000, self._paused)
+        self.later("pause_ms", self._paused)
 
     def _paused(self):
         self.sandbox.pause()
@@ -155,11 +155,11 @@ class Box:
 
     def archive(self):
         self.set_state("archiving")
-        self.later(self.service.settings["stop_ms"] / 1000, lambda: self.set_state("archived"))
+        self.later("stop_ms", lambda: self.set_state("archived"))
 
     def destroy(self):
         self.set_state("destroying")
-        self.later(self.service.settings["stop_ms"] / 1000, self._destroyed)
+        self.later("stop_ms", self._destroyed)
 
     def _destroyed(self):
         self.sandbox.destroy()
@@ -205,8 +205,7 @@ class Box:
 
     def state_at(self, moment):
         """What the list says: the state of a while ago, None before it was there and after its end."""
-        with self.lock:
-            known = [state for when, state in self.history if when <= moment]
+        known = [state for when, state in list(self.history) if when <= moment]  # a change may hold the lock for long
         return known[-1] if known and known[-1] != "destroyed" else None
 
 
@@ -346,9 +345,8 @@ class Daytona(Service):
         with box.lock:
             self.settled(request, box)
             box.destroy()
-        with self.lock:
             box.name = "DESTROYED_" + box.name
-        return json_reply(box.shown())
+            return json_reply(box.shown())  # before the change goes on
 
     def start(self, request, name):
         self.body(request)
@@ -371,7 +369,7 @@ class Daytona(Service):
             if box.state not in ("started", "paused"):
                 fail(request, 400, "Sandbox is not started")
             box.stop()
-        return json_reply(box.shown())
+            return json_reply(box.shown())
 
     def pause(self, request, name):
         self.body(request)
@@ -383,7 +381,7 @@ class Daytona(Service):
             if box.state != "started":
                 fail(request, 400, "Sandbox is not started")
             box.pause()
-        return json_reply(box.shown())
+            return json_reply(box.shown())
 
     def archive(self, request, name):
         self.body(request)
@@ -395,7 +393,7 @@ class Daytona(Service):
             if box.delete_after == 0:
                 fail(request, 400, "Ephemeral sandboxes cannot be archived")
             box.archive()
-        return json_reply(box.shown())
+            return json_reply(box.shown())
 
     def recover(self, request, name):
         self.body(request)

@@ -119,11 +119,11 @@ class Files:
             except OSError:
                 continue  # it dangles, or has gone
             found.append(self.shown(name, info, os.path.relpath(whole, top)))
-            if depth > 1 and stat.S_ISDIR(self.root.lstat(whole).st_mode):
-                try:
+            try:
+                if depth > 1 and stat.S_ISDIR(self.root.lstat(whole).st_mode):
                     self.walk(top, whole, depth - 1, found)
-                except OSError:
-                    continue
+            except OSError:
+                continue
 
     # -- reading
 

@@ -44,7 +44,10 @@ class Execute:
         cwd = self.toolbox.resolve(value["cwd"]) if value.get("cwd") else self.toolbox.work_dir
         if not self.toolbox.root.is_dir(cwd):
             return self.answer(-1, b"chdir %b: no such file or directory" % os.fsencode(cwd))
-        process, out = self.start(text, cwd, {**self.toolbox.env, **envs})
+        try:
+            process, out = self.start(text, cwd, {**self.toolbox.env, **envs})
+        except OSError as error:
+            return self.answer(-1, b"chdir %b: %b" % (os.fsencode(cwd), gostyle.error_text(error.errno).encode()))
         output = bytearray()
         reader = threading.Thread(target=self.read, args=(out, output), daemon=True)
         reader.start()
@@ -72,15 +75,17 @@ class Execute:
     def start(self, text, cwd, env):
         """(Process, descriptor of its output): the shell reads the text from its stdin."""
         sandbox = self.toolbox.box.sandbox
+        shell = next((each for each in ("/bin/zsh", "/bin/bash") if self.toolbox.root.exists(each)), "/bin/sh")
         stdin, feed = os.pipe2(os.O_CLOEXEC)
         out, output = os.pipe2(os.O_CLOEXEC)
-        shell = next(each for each in ("/bin/zsh", "/bin/bash", "/bin/sh") if self.toolbox.root.exists(each))
         try:
             process = sandbox.run([shell], stdin, output, output, env=env, cwd=cwd, user=self.toolbox.user,
                                   group=True)
-        except Gone:
+        except (OSError, Gone) as error:
             os.close(out)
             os.close(feed)
+            if isinstance(error, OSError):
+                raise
             raise Closed("the sandbox has ended") from None
         finally:
             os.close(stdin)

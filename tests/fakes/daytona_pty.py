@@ -2,6 +2,7 @@
 """The toolbox's terminals, over a WebSocket."""
 
 import base64
+import contextlib
 import fcntl
 import json
 import os
@@ -33,9 +34,11 @@ class Pty:
         self.lock = threading.Lock()
         self.sockets = []
         self.early = b""
-        threading.Thread(target=self._pump, daemon=True).start()
+        self.pump = threading.Thread(target=self._pump, daemon=True)
+        self.pump.start()
 
     def _pump(self):
+        """Hand on what it says, all of it, then close it."""
         while True:
             try:
                 data = os.read(self.fd, 16 << 10)
@@ -53,6 +56,24 @@ class Pty:
                 except Closed:
                     pass
         self.process.ended.wait()
+        with self.lock:
+            fd, self.fd = self.fd, -1
+        os.close(fd)
+
+    def write(self, data):
+        """OSError when the terminal is gone."""
+        with self.lock:
+            fd = os.dup(self.fd)
+        try:
+            while data and not self.process.ended.is_set():
+                data = data[os.write(fd, data):]
+        finally:
+            os.close(fd)
+
+    def resize(self, cols, rows):
+        with self.lock:
+            if self.fd >= 0:
+                resize(self.fd, cols, rows)
 
     def shown(self):
         return {"id": self.name, "cwd": self.value["cwd"], "envs": self.value.get("envs") or {},
@@ -111,7 +132,7 @@ class Ptys:
         return pty if isinstance(pty, Reply) else Reply(201, JSON, gostyle.dumps({"sessionId": pty.name}))
 
     def list(self, _request):
-        return Reply(200, JSON, gostyle.dumps({"sessions": [each.shown() for each in self.known.values()]}))
+        return Reply(200, JSON, gostyle.dumps({"sessions": [each.shown() for each in list(self.known.values())]}))
 
     def pty(self, name):
         return self.known.get(name)
@@ -139,7 +160,7 @@ class Ptys:
         if pty.process.ended.is_set():
             return self.refuse(410, "PTY session has ended")
         pty.value.update(cols=value["cols"], rows=value["rows"])
-        resize(pty.fd, value["cols"], value["rows"])
+        pty.resize(value["cols"], value["rows"])
         return Reply(200, JSON, gostyle.dumps(pty.shown()))
 
     # -- connected
@@ -173,19 +194,16 @@ class Ptys:
     def talk(self, request, socket, pty):
         """Until the shell or the client ends."""
         socket.text(json.dumps({"type": "control", "status": "connected"}))
-        with pty.lock:
+        with pty.lock:  # what comes now comes after it
             early, pty.early = pty.early, b""
+            if early:
+                socket.send(early)
             pty.sockets.append(socket)
-        if early:
-            socket.send(early)
         threading.Thread(target=self._end, args=(request, socket, pty), daemon=True).start()
         try:
             while message := socket.receive():
-                data = message[1][:INPUT_MAX]
-                while data and not pty.process.ended.is_set():
-                    data = data[os.write(pty.fd, data):]
-        except OSError:
-            pass  # the terminal is gone
+                with contextlib.suppress(OSError):  # the terminal is gone: _end() says so
+                    pty.write(message[1][:INPUT_MAX])
         finally:
             with pty.lock:
                 pty.sockets.remove(socket)
@@ -193,7 +211,7 @@ class Ptys:
     @staticmethod
     def _end(request, socket, pty):
         pty.process.ended.wait()
-        threading.Event().wait(0.1)  # its last words
+        pty.pump.join(20)  # its last words
         status = pty.process.status
         code = 137 if status is None else os.waitstatus_to_exitcode(status)
         code = 128 - code if code < 0 else code

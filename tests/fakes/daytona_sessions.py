@@ -6,6 +6,7 @@ that NULs vanish and a last newline is added; `exit` ends the session's shell an
 ends; commands wait for one another; input has no end.
 """
 
+import contextlib
 import os
 import re
 import shlex
@@ -48,10 +49,21 @@ class Command:
         self.text, self.echo = text, echo
         self.dir = directory + "/" + self.id
         self.input = -1
+        self.lock = threading.Lock()
 
     def close(self):
-        fd, self.input = self.input, -1
+        with self.lock:
+            fd, self.input = self.input, -1
         if fd >= 0:
+            os.close(fd)
+
+    def write(self, data):
+        """To its stdin. OSError."""
+        with self.lock:
+            fd = os.dup(self.input)
+        try:
+            os.write(fd, data)
+        finally:
             os.close(fd)
 
 
@@ -59,7 +71,28 @@ class Session:
     def __init__(self, name, process, feed, directory):
         self.name, self.process, self.feed, self.dir = name, process, feed, directory
         self.commands = {}
-        self.lock = threading.Lock()
+        self.lock = threading.Lock()  # one command is written after the other
+        self.feed_lock = threading.Lock()
+
+    def is_lost(self):
+        """The whole sandbox has ended."""
+        return self.process.ended.is_set() and self.process.status is None
+
+    def write(self, data):
+        """To the shell's stdin. OSError."""
+        with self.feed_lock:
+            fd = os.dup(self.feed)
+        try:
+            while data:
+                data = data[os.write(fd, data):]
+        finally:
+            os.close(fd)
+
+    def close(self):
+        with self.feed_lock:
+            fd, self.feed = self.feed, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 class Sessions:
@@ -116,10 +149,10 @@ class Sessions:
 
     def shown(self, session):
         return {"sessionId": session.name, "commands": [self.shown_command(each)
-                                                        for each in session.commands.values()]}
+                                                        for each in list(session.commands.values())]}
 
     def list(self, _request):
-        return Reply(200, JSON, gostyle.dumps([self.shown(each) for each in self.known.values()]))
+        return Reply(200, JSON, gostyle.dumps([self.shown(each) for each in list(self.known.values())]))
 
     def get(self, request, name):
         return Reply(200, JSON, gostyle.dumps(self.shown(self.session(request, name))))
@@ -128,7 +161,7 @@ class Sessions:
         session = self.session(request, name)
         with self.lock:
             self.known.pop(name, None)
-        os.close(session.feed)
+        session.close()
         for number, seconds in ((signal.SIGTERM, 5), (signal.SIGKILL, 5)):
             try:
                 session.process.kill(number, group=True)
@@ -136,9 +169,10 @@ class Sessions:
                 pass
             if session.process.ended.wait(seconds):
                 break
-        for command in session.commands.values():
+        for command in list(session.commands.values()):
             command.close()
-        self.toolbox.root.remove_all(session.dir)
+        with contextlib.suppress(OSError):  # what still dies may write there
+            self.toolbox.root.remove_all(session.dir)
         return Reply(204)
 
     # -- commands
@@ -151,12 +185,15 @@ class Sessions:
             self.toolbox.fail(request, 400, "command cannot be empty")
         is_async = bool(value.get("runAsync") or value.get("async"))
         command = Command(text, session.dir, not value.get("suppressInputEcho"))
-        with self.toolbox.as_user():
-            self.toolbox.root.make_dirs(command.dir, 0o755)
-            self.toolbox.root.write(command.dir + "/log", b"")
-            if is_async:
-                self.toolbox.root.mkfifo(command.dir + "/input")
-                command.input = self.toolbox.root.open(command.dir + "/input", os.O_RDWR)
+        try:
+            with self.toolbox.as_user():
+                self.toolbox.root.make_dirs(command.dir, 0o755)
+                self.toolbox.root.write(command.dir + "/log", b"")
+                if is_async:
+                    self.toolbox.root.mkfifo(command.dir + "/input")
+                    command.input = self.toolbox.root.open(command.dir + "/input", os.O_RDWR)
+        except OSError as error:  # the session is removed at this moment
+            self.toolbox.fail(request, 500, "failed to create command: " + gostyle.error_text(error.errno))
         script = SCRIPT % {"dir": shlex.quote(command.dir), "command": text,
                            "stdin": '<>"$__d/input"' if is_async else "</dev/null"}
         with session.lock:
@@ -164,16 +201,14 @@ class Sessions:
             try:
                 if session.process.ended.is_set():
                     raise BrokenPipeError
-                data = os.fsencode(script)
-                while data:
-                    data = data[os.write(session.feed, data):]
-            except (BrokenPipeError, OSError):
+                session.write(os.fsencode(script))
+            except OSError:
                 self.toolbox.fail(request, 500, "failed to write command: write |1: broken pipe")
         if is_async:
             return Reply(202, JSON, gostyle.dumps({"cmdId": command.id, "output": None, "stdout": None,
                                                    "stderr": None, "exitCode": None}))
         while self.code(command) is None:
-            if self.toolbox.box.sandbox.process is None or self.known.get(name) is not session:
+            if session.is_lost() or self.known.get(name) is not session:
                 raise Closed("the session has ended")
             time.sleep(0.02)
         return self._sync_answer(request, command)
@@ -231,7 +266,7 @@ class Sessions:
             if command.echo:
                 with open(self.toolbox.root.open(command.dir + "/log", os.O_WRONLY | os.O_APPEND), "wb") as log:
                     log.write(OUT + data)
-            os.write(command.input, data)
+            command.write(data)
         except OSError as error:
             self.toolbox.fail(request, 500, "failed to write to input pipe: " + gostyle.error_text(error.errno))
         return Reply(204)
@@ -250,12 +285,12 @@ class Sessions:
         return "marked" if request.headers.get("X-Daytona-Split-Output", "").lower() == "true" else "plain"
 
     def logs(self, request, name, number):
-        command = self.command(request, name, number)
+        session, command = self.session(request, name), self.command(request, name, number)
         form = self.form(request)
         if websocket.is_wanted(request) and request.arg("follow") == "true":
             protocol = next((each for each in websocket.offered(request)
                              if each.startswith("X-Daytona-SDK-Version~")), None)
-            return websocket.upgrade(request, lambda socket: self._follow(socket, command, form), protocol)
+            return websocket.upgrade(request, lambda socket: self._follow(socket, session, command, form), protocol)
         log = self.log(command)
         if form == "json":
             out, err = split(log)
@@ -264,7 +299,7 @@ class Sessions:
         return Reply(200, [("Content-Type", "text/plain; charset=utf-8")],
                      log if form == "marked" else merged(log))
 
-    def _follow(self, socket, command, form):
+    def _follow(self, socket, session, command, form):
         """The log as it grows, in small frames that know nothing of markers; about a second past the end."""
         socket.drain()
         at, ended = 0, None
@@ -277,7 +312,7 @@ class Sessions:
                 socket.send(data[start:start + FRAME_MAX])
             if ended is None and self.code(command) is not None:
                 ended = time.monotonic()
-            if (ended and time.monotonic() - ended >= 1) or self.toolbox.box.sandbox.process is None:
+            if (ended and time.monotonic() - ended >= 1) or session.is_lost():
                 return
             time.sleep(0.05)
 

@@ -175,15 +175,21 @@ class E2b(Service):
             box = self.boxes.get(box_id)
         if box and box.state == "paused" and box.auto_resume and wake:
             with box.lock:
-                if box.state == "paused":
+                if box.state == "paused" and self.is_there(box):
                     box.resume()
                     box.end = time.time() + 300
         if box is None or box.state != "running":
             return None
-        if box.late > 0:
-            box.late -= 1
-            return None
+        with self.lock:
+            if box.late > 0:
+                box.late -= 1
+                return None
         return box
+
+    def is_there(self, box):
+        """Nobody has killed it while its lock was waited for."""
+        with self.lock:
+            return self.boxes.get(box.id) is box
 
     # -- requests
 
@@ -281,6 +287,7 @@ class E2b(Service):
         value = self.body(request) or {}
         box = self.box(request, box_id)
         with box.lock:
+            self.box(request, box_id)
             if box.state == "paused" or box.moving:
                 fail(409, "Error pausing sandbox - sandbox '%s' is already paused" % box.id)
             self.do_pause(box, value.get("memory") is not False)
@@ -299,6 +306,7 @@ class E2b(Service):
         box = self.box(request, box_id)
         timeout = self.check_timeout(value.get("timeout", 300))
         with box.lock:
+            self.box(request, box_id)
             if box.state == "running":
                 box.end = max(box.end, time.time() + timeout)
                 return json_reply(box.short(), 200)
@@ -315,6 +323,7 @@ class E2b(Service):
         box = self.box(request, box_id)
         timeout = self.check_timeout(value.get("timeout", 15))
         with box.lock:
+            self.box(request, box_id)
             if box.state == "running":
                 fail(409, "Sandbox %s is already running" % box.id)
             self.do_resume(box, timeout)
@@ -348,15 +357,21 @@ class E2b(Service):
 
     def tick(self):
         with self.lock:
-            late = [box for box in self.boxes.values() if box.state == "running" and box.end <= time.time()]
+            late = [box for box in self.boxes.values() if self.is_late(box)]
         for box in late:
             with box.lock:
+                if not self.is_there(box) or not self.is_late(box):
+                    continue  # it was killed, paused or put off meanwhile
                 if box.auto_pause:
                     self.do_pause(box, True)
                     continue
-            with self.lock:
-                self.boxes.pop(box.id, None)
-            box.close()
+                with self.lock:
+                    self.boxes.pop(box.id, None)
+                box.close()
+
+    @staticmethod
+    def is_late(box):
+        return box.state == "running" and box.end <= time.time()
 
     # -- lists
 
@@ -370,12 +385,14 @@ class E2b(Service):
         found = [box for box in boxes if box.state in states and self.is_wanted(request, box)]
         found.sort(key=lambda box: (box.started, box.id), reverse=request.arg("order") != "asc")
         token = request.arg("nextToken")
-        if token:
-            ids = [box.id for box in found]
-            found = found[ids.index(token) + 1:] if token in ids else []
+        if token:  # a place in the order: the sandbox that had it may be gone
+            started, _, ident = token.partition("_")
+            place = (int(started), ident)
+            found = [box for box in found if ((box.started, box.id) > place) == (request.arg("order") == "asc") and
+                     (box.started, box.id) != place]
         headers = [("X-Total-Running", str(running))]
         if len(found) > limit:
-            headers.append(("X-Next-Token", found[limit - 1].id))
+            headers.append(("X-Next-Token", "%d_%s" % (found[limit - 1].started, found[limit - 1].id)))
         return json_reply([box.listed() for box in found[:limit]], 200, headers)
 
     @staticmethod

@@ -9,6 +9,7 @@ fails for what is absent; Move makes parents; an upload truncates in place and c
 import json
 import os
 import stat
+import threading
 import zlib
 
 from common import connect, content, gostyle, multipart
@@ -250,7 +251,7 @@ class Files:
             plain(404, "path '%s' does not exist" % path)
         except OSError as error:
             plain(500, "error opening file '%s': %s" % (path, gostyle.path_error("open", path, error)))
-        if self.root.real(path).startswith("/proc/"):
+        if os.readlink("/proc/self/fd/%d" % fd).startswith("/proc/"):  # its path may have gone meanwhile
             os.close(fd)
             return Reply(500, [("Content-Type", "text/plain; charset=utf-8")], b"seeker can't seek\n")
         disposition = ("Content-Disposition", "inline; filename=%s" % gostyle.utf8(
@@ -335,7 +336,7 @@ class Files:
         to = self.envd.resolve(value.get("destination", ""), user)
         if not sources or to in sources:
             plain(400, "destination can't be a source, and there must be sources")
-        temporary = to + ".compose-%d" % os.getpid()
+        temporary = to + ".compose-%d" % threading.get_ident()
         try:
             for each in sources:
                 if not stat.S_ISREG(self.root.stat(each).st_mode):

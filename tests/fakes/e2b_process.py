@@ -83,8 +83,12 @@ class Proc:
             if self.end is None:
                 self.subscribers.append(new)
             else:
-                new.queue.put({"end": self.end})
+                new.queue.put(self._last())
         return new
+
+    def _last(self):
+        """What a subscriber gets last."""
+        return {"end": self.end} if self.process.status is not None else LOST
 
     def unsubscribe(self, who):
         who.closed = True
@@ -144,7 +148,7 @@ class Proc:
             fds = self.stdin, self.pty, self.cut
             self.stdin = self.pty = self.cut = -1
         for each in all_now:
-            each.put({"end": end} if self.process.status is not None else LOST)
+            each.put(self._last())
         for fd in fds:
             if fd >= 0:
                 os.close(fd)
@@ -358,14 +362,12 @@ class Processes:
 
     @staticmethod
     def _input(proc, given):
-        if "pty" in given:
-            fd, data = proc.pty, given["pty"]
-        else:
-            fd, data = proc.stdin, given.get("stdin", b"")
-        if fd < 0:
-            raise ConnectError("failed_precondition", "stdin not enabled or closed")
-        with proc.lock:
-            fd = os.dup(fd) if fd in (proc.stdin, proc.pty) else -1
+        data = given["pty"] if "pty" in given else given.get("stdin", b"")
+        with proc.lock:  # its end may close them at any time
+            fd = proc.pty if "pty" in given else proc.stdin
+            if fd < 0:
+                raise ConnectError("failed_precondition", "stdin not enabled or closed")
+            fd = os.dup(fd)
         try:
             while data:
                 data = data[os.write(fd, data):]
@@ -403,9 +405,10 @@ class Processes:
 
     def _update(self, message, _request):
         proc = self._find(message)
-        if proc.pty < 0:
-            raise ConnectError("failed_precondition", "tty not assigned to process")
-        resize(proc.pty, message.get("pty", {}).get("size", {}))
+        with proc.lock:
+            if proc.pty < 0:
+                raise ConnectError("failed_precondition", "tty not assigned to process")
+            resize(proc.pty, message.get("pty", {}).get("size", {}))
         return {}
 
 

@@ -56,7 +56,7 @@ class Watchers:
             self.envd.journal.violation(request, text)
         return message
 
-    def _new(self, message, request, sink):
+    def _new(self, message, request, sink, on_close=lambda: None):
         path = self.envd.resolve(message.get("path", ""), self.envd.user(request))
         root = self.envd.box.sandbox.root
         try:
@@ -75,7 +75,7 @@ class Watchers:
                 except (OSError, Gone):
                     pass
             sink(event)
-        watch = Watch(root, path, bool(message.get("recursive")), heard)
+        watch = Watch(root, path, bool(message.get("recursive")), heard, on_close)
         with self.lock:
             self.open.add(watch)
         return watch
@@ -83,8 +83,8 @@ class Watchers:
     def _watch_dir(self, request):
         message = self._parse(request, "WatchDir", connect.first_message(request))
         events = queue.Queue()
-        watch = self._new(message, request, lambda event: events.put({"filesystem": event}))
-        watch.on_close = lambda: events.put(ENDED)
+        watch = self._new(message, request, lambda event: events.put({"filesystem": event}),
+                          lambda: events.put(ENDED))
         timeout = connect.deadline_ms(request)
         until = None if timeout is None else time.monotonic() + timeout / 1000
         text = request.headers.get("Keepalive-Ping-Interval", "90")

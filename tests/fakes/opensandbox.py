@@ -89,11 +89,14 @@ class Box:
         threading.Thread(target=lambda: (main_process.ended.wait(),
                                          self.died(sandbox, main_process.status)), daemon=True).start()
 
-    def listen(self):
+    def listen(self, waits=True):
         """execd's socket opens when its time has come."""
-        with self.lock:
-            if self.server and not self.server.is_open and time.monotonic() >= self.ready_at:
-                self.server.open()
+        if self.lock.acquire(blocking=waits):
+            try:
+                if self.server and not self.server.is_open and time.monotonic() >= self.ready_at:
+                    self.server.open()
+            finally:
+                self.lock.release()
 
     def handle(self, request):
         self.wait_thawed()
@@ -146,13 +149,13 @@ class Box:
         threading.Thread(target=self._drop, daemon=True).start()
 
     def _drop(self):
-        time.sleep(self.service.settings["pause_ms"] / 1000)
+        in_time = self.service.takes("pause_ms")
         with self.lock:
-            if self.gone:
+            if self.gone or not in_time:
                 return
             self.halt()
             remove_tree(self.sandbox.directory / "tmp")
-            (self.sandbox.directory / "tmp").mkdir()
+            (self.sandbox.directory / "tmp").mkdir(exist_ok=True)
             (self.sandbox.directory / "tmp").chmod(0o1777)
             self.set_state("Paused", "PAUSED", "Sandbox is paused.")
 
@@ -166,9 +169,9 @@ class Box:
         threading.Thread(target=self._bring_back, daemon=True).start()
 
     def _bring_back(self):
-        time.sleep(self.service.settings["pause_ms"] / 1000)
+        in_time = self.service.takes("pause_ms")
         with self.lock:
-            if not self.gone:
+            if not self.gone and in_time:
                 self.boot()
                 self.set_state("Running", "POD_READY", "Sandbox is running.")
 
@@ -302,7 +305,8 @@ class OpenSandbox(Service):
             refuse(405, {"detail": "Method Not Allowed"})
         box = self.box(box_id)
         box.listen()
-        if port != PORT or box.server is None or not box.server.is_open:
+        server = box.server
+        if port != PORT or server is None or not server.is_open:
             fail(502, "GENERAL::UNKNOWN_ERROR", "Could not connect to the backend sandbox.")
         query = request.query  # decoded and encoded again: what is no UTF-8 doesn't pass
         for bad in set(re.findall(r"(?:%[89A-Fa-f][0-9A-Fa-f])+", query)):
@@ -451,11 +455,12 @@ class OpenSandbox(Service):
         with self.lock:
             boxes = list(self.boxes.values())
         for box in boxes:
-            box.listen()
+            box.listen(waits=False)  # the others' sockets don't wait for one that ends
             if box.end is not None and box.end <= time.time():
                 with self.lock:
-                    self.boxes.pop(box.id, None)
-                box.close()
+                    is_ours = self.boxes.pop(box.id, None) is box
+                if is_ours:
+                    threading.Thread(target=box.close, daemon=True).start()
 
     # -- the way to execd
 

@@ -7,6 +7,7 @@ in eight bytes. There is no frame for the end of stdin. A second client is refus
 the session over.
 """
 
+import contextlib
 import fcntl
 import json
 import os
@@ -36,6 +37,7 @@ class Session:
         self.process = None
         self.is_pty = False
         self.feed = -1
+        self.begun = self.deleted = False
         self.socket = None
         self.kept, self.offset = b"", 0  # the last output, and where it begins
 
@@ -52,6 +54,16 @@ class Session:
                 socket.send(kind + data)
             except Closed:
                 pass
+
+    def write(self, data):
+        """To its stdin. OSError when nobody reads it."""
+        with self.lock:
+            fd = os.dup(self.feed)
+        try:
+            while data:
+                data = data[os.write(fd, data):]
+        finally:
+            os.close(fd)
 
     def pump(self, fd, kind):
         while True:
@@ -101,7 +113,10 @@ class Ptys:
     def delete(self, _request, name):
         session = self.session(name)
         self.known.pop(name, None)
-        if session.process:
+        with session.lock:
+            session.deleted = True
+            process = session.process
+        if process:
             self.kill(session, signal.SIGKILL)
         return Reply(200)
 
@@ -128,12 +143,17 @@ class Ptys:
             close, outputs = [stdin, out[1], err[1]], [(out[0], STDOUT), (err[0], STDERR)]
             fds = (stdin, out[1], err[1])
         try:
-            session.process = self.execd.box.sandbox.run(argv, *fds, tty=is_pty, **run)
+            process = self.execd.box.sandbox.run(argv, *fds, tty=is_pty, **run)
         except Gone:
             raise Closed("the sandbox has ended") from None
         finally:
             for fd in close:
                 os.close(fd)
+        with session.lock:
+            session.process = process
+            deleted = session.deleted
+        if deleted:  # while it was started
+            self.kill(session, signal.SIGKILL)
         pumps = [threading.Thread(target=session.pump, args=each, daemon=True) for each in outputs]
         for each in pumps:
             each.start()
@@ -169,22 +189,22 @@ class Ptys:
         return websocket.upgrade(request, lambda socket: self.talk(request, session, socket))
 
     def talk(self, request, session, socket):
-        with session.lock:
-            session.socket = socket
-            begun = session.process is not None
-            since = max(int(request.arg("since") or 0), session.offset)
-            old = session.kept[since - session.offset:]
         try:
-            socket.text(json.dumps({"type": "connected", "session_id": session.id,
-                                    "mode": "pipe" if request.arg("pty") == "0" else "pty"}))
-            if old:
-                socket.send(REPLAY + struct.pack(">Q", since) + old)
+            with session.lock:  # what the command says now comes after these
+                session.socket = socket
+                begun, session.begun = session.begun, True
+                since = max(int(request.arg("since") or 0), session.offset)
+                old = session.kept[since - session.offset:]
+                socket.text(json.dumps({"type": "connected", "session_id": session.id,
+                                        "mode": "pipe" if request.arg("pty") == "0" else "pty"}))
+                if old:
+                    socket.send(REPLAY + struct.pack(">Q", since) + old)
             if not begun:
                 self.start(session, request.arg("pty") != "0")
             while message := socket.receive():
                 self.take(session, socket, *message)
         except OSError:
-            pass  # the command reads no more
+            pass  # it could not be started
         finally:
             with session.lock:
                 if session.socket is socket:
@@ -193,9 +213,9 @@ class Ptys:
     def take(self, session, socket, kind, data):
         """One message of the client."""
         if kind == websocket.BINARY:
-            data = data[1:] if data[:1] == STDIN else b""
-            while data:
-                data = data[os.write(session.feed, data):]
+            if data[:1] == STDIN:
+                with contextlib.suppress(OSError):  # it reads no more: its end is told when all that it said is
+                    session.write(data[1:])
             return
         try:
             value = json.loads(data)
@@ -206,6 +226,7 @@ class Ptys:
             socket.text(json.dumps({"type": "pong"}))
         elif value.get("type") == "resize" and session.is_pty:
             size = struct.pack("HHHH", int(value.get("rows", 24)), int(value.get("cols", 80)), 0, 0)
-            fcntl.ioctl(session.feed, termios.TIOCSWINSZ, size)
+            with session.lock, contextlib.suppress(OSError):
+                fcntl.ioctl(session.feed, termios.TIOCSWINSZ, size)
         elif value.get("type") == "signal" and value.get("signal") in SIGNALS:
             self.kill(session, SIGNALS[value["signal"]])

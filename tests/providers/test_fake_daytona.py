@@ -10,6 +10,7 @@ import pytest
 
 from fakes import Fake
 from fakes.client import Client
+from support import tools
 
 
 def api_of(fake):
@@ -24,13 +25,14 @@ def made(api, **value):
 
 
 def wait_for(api, name, state):
-    for _ in range(200):
+    seen = []
+
+    def is_so():
         said = api.ask("GET", "/sandbox/" + name)
-        now = "gone" if said.status == 404 else said.json()["state"]
-        if now == state:
-            return said.json()
-        time.sleep(0.02)
-    raise AssertionError("%s stays %s" % (name, now))
+        seen[:] = ["gone" if said.status == 404 else said.json()["state"], said]
+        return seen[0] == state
+    tools.wait_for(is_so, 10, 0.02, lambda: "%s stays %s" % (name, seen[0]))
+    return seen[1].json()
 
 
 def toolbox_of(api, box):
@@ -91,6 +93,11 @@ def upload(box, path, data):
                                                        ("files[0].file", "x", data)]))
 
 
+def nothing_sleeps(box):
+    """What was killed is still seen until it has had its turn to die."""
+    tools.wait_for(lambda: sh(box, "pgrep -x sleep || echo none") == "none\n", 10, 0.1, "sleep to be gone")
+
+
 # -- commands
 
 def test_the_text_is_the_shells_stdin(box):
@@ -110,7 +117,7 @@ def test_output_is_no_place_for_bytes(box):
 def test_a_time_out_loses_the_output_and_kills_the_group(box):
     said = execute(box, "sleep 1234 & echo x; sleep 1234", timeout=1)
     assert said.status == 408 and said.json()["code"] == "REQUEST_TIMEOUT"
-    assert sh(box, "pgrep -x sleep || echo none") == "none\n"
+    nothing_sleeps(box)
 
 
 def test_the_answer_waits_for_all_that_holds_the_output(box):
@@ -150,12 +157,11 @@ def test_exit_ends_the_session(box):
     begun = session(box, "s2", "exit 3", runAsync=True)
     assert begun.status == 202
     name = begun.json()["cmdId"]
-    for _ in range(200):
+
+    def refused():
         said = session(box, "s2", "true", runAsync=True)
-        if said.status == 500:
-            break
-        time.sleep(0.02)
-    assert said.status == 500 and "broken pipe" in said.json()["message"]
+        return said if said.status == 500 else None
+    assert "broken pipe" in tools.wait_for(refused, 10, 0.02).json()["message"]
     assert "exitCode" not in box.ask("GET", "/process/session/s2/command/" + name).json()
     assert session(box, "none", "true").status == 500
     assert box.ask("GET", "/process/session/none").status == 404
@@ -165,12 +171,9 @@ def test_exit_ends_the_session(box):
 def test_deleting_a_session_kills_what_runs(box):
     box.ask("POST", "/process/session", {"sessionId": "s3"})
     name = session(box, "s3", "echo begun; sleep 4321", runAsync=True).json()["cmdId"]
-    for _ in range(200):
-        if box.ask("GET", "/process/session/s3/command/%s/logs" % name).json()["stdout"]:
-            break
-        time.sleep(0.02)
+    tools.wait_for(lambda: box.ask("GET", "/process/session/s3/command/%s/logs" % name).json()["stdout"], 10, 0.02)
     assert box.ask("DELETE", "/process/session/s3").status == 204
-    assert sh(box, "pgrep -x sleep || echo none") == "none\n"
+    nothing_sleeps(box)
 
 
 # -- files
@@ -318,7 +321,7 @@ def test_states_refuse_what_they_must(fake, api):
     with toolbox_of(api, box) as inside:
         path = "/sandbox/" + box["id"]
         assert api.ask("POST", path + "/pause").status == 422
-        fake.set(stop_ms=500)
+        fake.set(stop_ms=600000)  # until it is told otherwise
         assert api.ask("POST", path + "/stop").json()["state"] == "stopping"
         assert inside.ask("GET", "/version").status == 502
         assert api.ask("POST", path + "/start").status == 409
@@ -339,15 +342,9 @@ def test_polls_that_say_so_keep_nothing_alive(fake, api):
     box = made(api, autoStopInterval=1)
     with toolbox_of(api, box) as inside:
         fake.expire(box["id"], 0.5)
-        for _ in range(200):
-            if inside.ask("GET", "/version", headers={"X-Daytona-Skip-Last-Activity-Update": "true"}).status != 200:
-                break
-            time.sleep(0.02)
+        quiet = {"X-Daytona-Skip-Last-Activity-Update": "true"}
+        tools.wait_for(lambda: inside.ask("GET", "/version", headers=quiet).status != 200, 10, 0.02)
         wait_for(api, box["id"], "stopped")
     made_one = made(api, autoDeleteInterval=0)
     api.ask("POST", "/sandbox/%s/stop" % made_one["id"])
-    for _ in range(200):
-        if api.ask("GET", "/sandbox/" + made_one["id"]).status == 404:
-            break
-        time.sleep(0.02)
-    assert api.ask("GET", "/sandbox/" + made_one["id"]).status == 404
+    wait_for(api, made_one["id"], "gone")

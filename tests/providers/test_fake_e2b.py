@@ -11,6 +11,7 @@ import pytest
 
 from fakes import Fake
 from fakes.client import Client
+from support.tools import wait_for
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +114,7 @@ def test_the_end_waits_for_all_that_holds_the_output(box):
 def test_the_time_limit_kills_and_has_no_end(box):
     _, error = start(box, ["sleep", "100"], headers={"Connect-Timeout-Ms": "300"})
     assert error["code"] == "deadline_exceeded"
-    assert "sleep" not in sh(box, "cat /proc/[0-9]*/comm; echo")
+    wait_for(lambda: "sleep" not in sh(box, "cat /proc/[0-9]*/comm; echo"), 10, 0.1, "sleep to be gone")
 
 
 def test_wrong_content_types_are_415(box):
@@ -267,11 +268,7 @@ def test_states_refuse_what_they_must(fake, api):
     assert api.ask("POST", path + "/connect", {"timeout": 60}).status == 201
     assert api.ask("POST", path + "/connect", {"timeout": 60}).status == 200
     assert api.ask("POST", path + "/timeout", {"timeout": 0}).status == 204
-    for _ in range(100):
-        if api.ask("GET", path).status == 404:
-            break
-        time.sleep(0.05)
-    assert api.ask("GET", path).status == 404
+    wait_for(lambda: api.ask("GET", path).status == 404, 10, 0.05, lambda: api.ask("GET", path))
 
 
 def test_what_breaks_the_contract_is_told(fake, api):

@@ -10,6 +10,7 @@ import pytest
 
 from fakes import Fake
 from fakes.client import Client
+from support.tools import wait_for
 
 IMAGE = {"image": {"uri": "debian:12"}, "entrypoint": ["tail", "-f", "/dev/null"], "resourceLimits": {}}
 
@@ -31,12 +32,13 @@ def execd_of(api, name):
     where = api.ask("GET", "/sandboxes/%s/endpoints/44772" % name).json()
     client = Client("http://" + where["endpoint"], where.get("headers", {}))
     client.id = name
-    for _ in range(200):
+
+    def listens():
         try:
-            assert client.ask("GET", "/ping").status == 200
-            break
+            return client.ask("GET", "/ping")
         except ConnectionRefusedError:
-            time.sleep(0.02)
+            return None
+    assert wait_for(listens, 10, 0.02, "execd to listen").status == 200
     return client
 
 
@@ -109,6 +111,7 @@ def test_commands_lead_a_group_and_leave_their_output_behind(box):
 def test_a_dropped_connection_stops_nothing(fake, box):
     with Client(box.url.geturl(), box.headers, timeout=1) as other, pytest.raises(TimeoutError):
         other.ask("POST", "/command", {"command": "echo $$ >/tmp/dropped; sleep 100"})
+    wait_for(lambda: sh(box, "cat /tmp/dropped 2>/dev/null; true"), 10, 0.1, "the command to begin")
     assert sh(box, "kill -0 $(cat /tmp/dropped) && echo lives") == ["lives"]
     sh(box, "kill $(cat /tmp/dropped)")
 
@@ -117,12 +120,9 @@ def test_a_background_command_is_asked_for(box):
     found = events(box.ask("POST", "/command", {"command": "printf 'a\\0b\\377'; exit 7", "background": True}))
     assert [each["type"] for each in found] == ["init", "ping", "execution_complete"]
     name = found[0]["text"]
-    for _ in range(200):
-        status = box.ask("GET", "/command/status/" + name).json()
-        if not status["running"]:
-            break
-        time.sleep(0.02)
-    assert status["exit_code"] == 7
+    where = "/command/status/" + name
+    wait_for(lambda: not box.ask("GET", where).json()["running"], 10, 0.02, "the command's end")
+    assert box.ask("GET", where).json()["exit_code"] == 7
     logs = box.ask("GET", "/command/%s/logs?cursor=1" % name)
     assert logs.body == b"\0b\377" and logs.headers["EXECD-COMMANDS-TAIL-CURSOR"] == "4"
     assert box.ask("DELETE", "/command?id=" + name).status == 500
@@ -139,7 +139,7 @@ def test_stdin_goes_through_a_websocket(fake, box, rtt_ms):
     name = box.ask("POST", "/pty", {"command": "read line; echo got $line; echo bad >&2; exit 6"}).json()["session_id"]
     fake.set(rtt_ms=rtt_ms)
     began = time.monotonic()
-    with socket.create_connection((box.url.hostname, box.url.port), 20) as s, s.makefile("rb") as said:
+    with socket.create_connection((box.url.hostname, box.url.port), 60) as s, s.makefile("rb") as said:
         s.sendall(("GET %s/pty/%s/ws?pty=0 HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                    "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n" % (
                        box.url.path, name)).encode() + frame(b"\0given\n"))
@@ -273,7 +273,7 @@ def test_a_frozen_container_answers_when_it_is_thawed(fake, api):
         box.http.sock.settimeout(0.5)
         with pytest.raises(TimeoutError):
             box.http.sock.recv(1)
-        box.http.sock.settimeout(20)
+        box.http.sock.settimeout(60)
         assert api.ask("POST", "/sandboxes/%s/resume" % name).status == 202
         assert box.http.sock.recv(12) == b"HTTP/1.1 200"
         assert api.ask("POST", "/sandboxes/%s/resume" % name).json()["code"] == "DOCKER::SANDBOX_NOT_PAUSED"
@@ -287,22 +287,21 @@ def test_a_frozen_container_answers_when_it_is_thawed(fake, api):
 
 
 def state_of(api, name, wanted):
-    for _ in range(200):
-        state = api.ask("GET", "/sandboxes/" + name).json()["status"]["state"]
-        if state == wanted:
-            break
-        time.sleep(0.05)
-    return state
+    def state():
+        return api.ask("GET", "/sandboxes/" + name).json()["status"]["state"]
+    wait_for(lambda: state() == wanted, 10, 0.05, lambda: "%s, it is %s" % (wanted, state()))
+    return wanted
 
 
 def test_kubernetes_drops_what_it_pauses():
-    with Fake("opensandbox", runtime="kubernetes") as fake, Client(fake.url + "/v1", {
+    with Fake("opensandbox", runtime="kubernetes", pause_ms=600000) as fake, Client(fake.url + "/v1", {
             "OPEN-SANDBOX-API-KEY": fake.environ["OPEN_SANDBOX_API_KEY"]}) as api:
         name = api.ask("POST", "/sandboxes", IMAGE).json()["id"]
         with execd_of(api, name) as box:
             sh(box, "echo kept >/root/kept; echo lost >/tmp/lost")
             api.ask("POST", "/sandboxes/%s/pause" % name)
             assert api.ask("GET", "/sandboxes/" + name).json()["status"]["state"] == "Pausing"
+            fake.set(pause_ms=200)
             assert state_of(api, name, "Paused") == "Paused"
             assert api.ask("GET", "/sandboxes/%s/endpoints/44772" % name).status == 404
             with Client(box.url.geturl()) as other, pytest.raises(ConnectionRefusedError):
@@ -341,8 +340,5 @@ def test_expiry_takes_the_paused_too(fake, api):
     api.ask("POST", "/sandboxes/%s/pause" % name)
     assert api.ask("POST", "/sandboxes/%s/renew-expiration" % name, {"expiresAt": "2001-01-01T00:00:00Z"}).status == 400
     fake.expire(name)
-    for _ in range(100):
-        if api.ask("GET", "/sandboxes/" + name).status == 404:
-            break
-        time.sleep(0.05)
+    wait_for(lambda: api.ask("GET", "/sandboxes/" + name).status == 404, 10, 0.05, "its end")
     assert api.ask("GET", "/sandboxes/" + name).json()["code"] == "DOCKER::SANDBOX_NOT_FOUND"

@@ -9,6 +9,7 @@ is read as the handler asks for it, and what it leaves is drained up to 256 KiB,
 import contextlib
 import email.utils
 import os
+import select
 import socket
 import struct
 import threading
@@ -117,7 +118,7 @@ class Body:
         """Up to `size` bytes, b"" at the end."""
         if self.wants_continue:
             self.wants_continue = False
-            self.conn.sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.conn.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         if self.cut_at is not None:
             if self.size >= self.cut_at:
                 raise Closed("a fault: cut after %d bytes of the request" % self.size)
@@ -294,7 +295,7 @@ class Connection:
         """The client still sends: let it read our answer before the connection is reset."""
         with contextlib.suppress(OSError):
             self.sock.shutdown(socket.SHUT_WR)
-            self.sock.settimeout(0.5)
+            self.sock.settimeout(10)
             while self.sock.recv(PIECE):
                 pass
 
@@ -383,8 +384,9 @@ def send_file(conn, part, send=None):
 
 def wait_writable(conn):
     """A socket with a time-out is one that doesn't block: wait for room as send() would."""
-    import select
-    if not select.select([], [conn.sock], [], conn.sock.gettimeout())[1]:
+    poll, seconds = select.poll(), conn.sock.gettimeout()  # select() knows no more than 1024 descriptors
+    poll.register(conn.sock, select.POLLOUT)
+    if not poll.poll(None if seconds is None else seconds * 1000):
         raise Closed("the client doesn't read")
     return 0
 
@@ -424,7 +426,8 @@ class Server:
             try:
                 sock, _ = self.listener.accept()
             except OSError:
-                return
+                self.ended.wait(0.05)  # not for good, unless that is the end
+                continue
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.settimeout(self.idle)
             self._count += 1
@@ -446,6 +449,8 @@ class Server:
                     break
                 if request.path[:3] != "/-/":
                     self.ended.wait(self.rtt())
+                if self.ended.is_set():
+                    break  # a connection that was kept doesn't outlive its server
                 if not self._one(request):
                     break
         except Closed:
@@ -480,6 +485,9 @@ class Server:
         except Closed as error:
             entry["broken"] = str(error)
             raise
+        except Gone as error:  # while a body was made, or after an upgrade
+            entry["broken"] = str(error)
+            raise Closed(str(error)) from None
         finally:
             if reply:
                 reply.done()

@@ -22,9 +22,10 @@ KINDS = ((CREATE, "CREATE"), (MOVED_TO, "CREATE"), (MODIFY, "WRITE"), (DELETE, "
 class Watch:
     """heard(name relative to the directory, kind) from a thread of its own, until close()."""
 
-    def __init__(self, root, path, recursive, heard):
+    def __init__(self, root, path, recursive, heard, on_close=lambda: None):
         self.root, self.path, self.recursive, self.heard = root, path.rstrip("/"), recursive, heard
-        self.on_close = lambda: None
+        self.on_close = on_close
+        self.lock = threading.Lock()
         self.fd = _libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
         if self.fd < 0:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
@@ -82,6 +83,7 @@ class Watch:
                 self._add(name)
 
     def close(self):
-        if not self.ended:
-            self.ended = True
-            os.eventfd_write(self.stop, 1)
+        with self.lock:
+            if not self.ended:
+                self.ended = True
+                os.eventfd_write(self.stop, 1)

@@ -13,6 +13,7 @@ import os
 import stat
 import struct
 import subprocess
+import threading
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _OPENAT2 = 437
@@ -35,11 +36,20 @@ class Gone(Exception):
 class Root:
     def __init__(self, fd):
         self.fd = fd
+        self.lock = threading.Lock()
 
     def close(self):
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        with self.lock:
+            fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def _own(self):
+        """A descriptor of it for one call: its number is nobody else's, even if close() comes meanwhile."""
+        with self.lock:
+            if self.fd < 0:
+                raise Gone("the sandbox has ended")
+            return os.dup(self.fd)
 
     def open(self, path, flags=os.O_RDONLY, mode=0):
         """As open(2); a descriptor."""
@@ -49,15 +59,17 @@ class Root:
         if not flags & os.O_CREAT:
             mode = 0
         how = struct.pack("QQQ", flags | os.O_CLOEXEC, mode, _IN_ROOT)
-        for _ in range(100):
-            fd = _libc.syscall(_OPENAT2, self.fd, raw, how, ctypes.c_size_t(len(how)))
-            if fd >= 0:
-                return fd
-            if ctypes.get_errno() not in (errno.EAGAIN, errno.EINTR):
-                break
-        if ctypes.get_errno() == errno.EBADF:
-            raise Gone("the sandbox has ended")
-        raise _error(ctypes.get_errno(), path)
+        root = self._own()
+        try:
+            for _ in range(100):
+                fd = _libc.syscall(_OPENAT2, root, raw, how, ctypes.c_size_t(len(how)))
+                if fd >= 0:
+                    return fd
+                if ctypes.get_errno() not in (errno.EAGAIN, errno.EINTR):
+                    break
+            raise _error(ctypes.get_errno(), path)
+        finally:
+            os.close(root)
 
     @contextlib.contextmanager
     def handle(self, path, follow=True, flags=os.O_PATH):

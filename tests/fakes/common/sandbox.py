@@ -63,9 +63,9 @@ class Sandbox:
         self.process = None
         self._root = None
         self.is_paused = False
-        self._agent = None
+        self._agent = self._listener = None
         self._count = 0
-        self._waiting, self._running = {}, {}
+        self._waiting = {}  # of the agent that runs
         if copy_of:
             subprocess.run(["cp", "-a", "--reflink=auto", copy_of, self.directory], check=True)
         else:
@@ -156,11 +156,14 @@ class Sandbox:
         fds = array.array("i")
         fds.frombytes(control[0][2])
         ours.settimeout(None)
+        waiting, running = {}, {}
         with self.lock:
             self.process, self._agent = process, ours
             self._root = Root(fds[0])
+            self._waiting = waiting
             self.is_paused = False
-        threading.Thread(target=self._listen, args=(ours,), daemon=True).start()
+            self._listener = threading.Thread(target=self._listen, args=(ours, waiting, running), daemon=True)
+            self._listener.start()
         return self
 
     @property
@@ -171,7 +174,8 @@ class Sandbox:
             raise Gone("the sandbox doesn't run")
         return root
 
-    def _listen(self, agent):
+    def _listen(self, agent, waiting, running):
+        """Until that agent's end. It owns the socket; the next one may listen before this is over."""
         while True:
             try:
                 data = agent.recv(65536)
@@ -182,22 +186,21 @@ class Sandbox:
             message = json.loads(data)
             with self.lock:
                 if "ended" in message:
-                    process = self._running.pop(message["ended"], None)
+                    process = running.pop(message["ended"], None)
                     if process:
                         process.status = message["status"]
                         process.ended.set()
                     continue
                 if "pid" in message:
                     message["process"] = Process(self, message["pid"])
-                    self._running[message["pid"]] = message["process"]
-                waiting = self._waiting.pop(message["id"], None)
-            if waiting:
-                waiting.put(message)
+                    running[message["pid"]] = message["process"]
+                asked = waiting.pop(message["id"], None)
+            if asked:
+                asked.put(message)
         with self.lock:
-            lost = list(self._running.values())
-            self._running.clear()
-            unanswered = list(self._waiting.values())
-            self._waiting.clear()
+            agent.close()
+            lost, unanswered = list(running.values()), list(waiting.values())
+            waiting.clear()
         for process in lost:
             process.ended.set()
         for each in unanswered:
@@ -274,10 +277,12 @@ class Sandbox:
             agent, self._agent = self._agent, None
             process, self.process = self.process, None
             root, self._root = self._root, None
-        if agent:
-            with contextlib.suppress(OSError):
-                agent.shutdown(socket.SHUT_RDWR)
-            agent.close()
+            listener, self._listener = self._listener, None
+            if agent:
+                with contextlib.suppress(OSError):
+                    agent.shutdown(socket.SHUT_RDWR)
+        if listener:
+            listener.join(20)  # what ran is known to be lost: its numbers are soon others'
         if process:
             try:
                 process.wait(10)

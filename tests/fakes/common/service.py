@@ -12,6 +12,7 @@ how far away the service seems to be.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -20,12 +21,14 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 from . import schema
 from .faults import Faults
 from .http import Answer, Reply, Server, unescape
 from .journal import Journal
+from .root import Gone
 
 JSON = [("Content-Type", "application/json")]
 
@@ -148,20 +151,30 @@ class Service:
 
     def run_clock(self):
         while not self.ended.wait(0.1):
-            self.tick()
+            with contextlib.suppress(Gone):  # somebody else has ended it: the next tick doesn't see it
+                self.tick()
+
+    def takes(self, setting, part=1):
+        """Let so many milliseconds go by; a change of them counts at once. False: the end has come first."""
+        began = time.monotonic()
+        while (left := self.settings[setting] * part / 1000 - (time.monotonic() - began)) > 0:
+            if self.ended.wait(min(left, 0.05)):
+                return False
+        return True
 
     def close(self):
         """End everything; nothing stays."""
         self.ended.set()
-        for server in self.servers:
+        for server in list(self.servers):
             server.stop()
         with self.lock:
             boxes, self.boxes = list(self.boxes.values()), {}
         threads = [threading.Thread(target=box.close) for box in boxes]
         for thread in threads:
             thread.start()
+        until = time.monotonic() + 20
         for thread in threads:
-            thread.join(20)
+            thread.join(max(0, until - time.monotonic()))
         if self.made_base:
             shutil.rmtree(self.base, ignore_errors=True)
 

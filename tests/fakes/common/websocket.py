@@ -56,7 +56,11 @@ class WebSocket:
                 self.closed.set()
                 return None
             if kind == PING:
-                self.send(data, PONG)
+                try:
+                    self.send(data, PONG)
+                except Closed:
+                    self.closed.set()
+                    return None
             elif kind == CLOSE:
                 self.close(struct.unpack(">H", data[:2])[0] if len(data) >= 2 else 1000)
                 return None
