@@ -22,7 +22,7 @@ import pytest
 
 from support import kinds, mounts, sshd
 from support.mounts import Mount, Settings, work_directory
-from support.tools import run
+from support.tools import run, wait_for
 
 TEST_USER = "sbxtest"
 
@@ -323,7 +323,8 @@ def _nothing_left():
     kinds.stop_all()
     for path in mounts.work_directories:
         assert not mounts.mounts_below(path), "mounts left: %s" % mounts.mounts_below(path)
-    left = mounts.leavings(mounts.work_directories)
-    assert not left, "processes left:\n%s" % "\n".join(left)
+    # what was killed just now may take a moment to end
+    wait_for(lambda: not mounts.leavings(mounts.work_directories), 10, 0.2,
+             lambda: "processes left:\n%s" % "\n".join(mounts.leavings(mounts.work_directories)))
     accounts = sshd.left_users()
     assert not accounts, "accounts left: %s" % " ".join(accounts)

@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -14,7 +13,7 @@ from support import npm
 from support.builds import ROOT
 from support.mounts import mount_entries, process_table, sbxfs_path
 from support.sshd import DelayProxy
-from support.tools import need, run
+from support.tools import Failed, need, run, wait_for
 
 pytestmark = pytest.mark.xdist_group("ci")  # it measures
 
@@ -67,12 +66,23 @@ def test_http_ratio_is_to_one_call_after_the_other_and_bulk_is_beside_it():
             bench_http.check_delay(5000, fake.url)
 
 
+def round_trips(port, limit):
+    """Measured until one is below the limit: others that want the processor can only make it longer."""
+    found = []
+
+    def is_below():
+        found.append(bench_ssh.round_trip(port))
+        return found[-1] < limit
+    wait_for(is_below, 60, what=lambda: "a round trip of less than %d ms: %s" % (limit, found[-20:]))
+    return found
+
+
 def test_delay_is_measured_by_a_byte_through_it():
     echo = bench_ssh.Echo()
     try:
         with DelayProxy(echo.port, 10) as way:
-            assert 10 <= bench_ssh.round_trip(way.port) < 30
-        bench_ssh.check_delay(0, bench_ssh.round_trip(echo.port))
+            assert min(round_trips(way.port, 30)) >= 10
+        bench_ssh.check_delay(0, min(round_trips(echo.port, 3)))
     finally:
         echo.close()
     for delay, found in ((40, 0.1), (10, 9.0), (0, 20.0), (10, 40.0)):
@@ -97,18 +107,25 @@ def test_cpu_counts_children_that_left_the_tree():
     leader = subprocess.Popen(["sh", "-c", "( %s -c '%s' & ) & exec sleep 100" % (sys.executable, busy)],
                               start_new_session=True)
     try:
-        deadline = time.monotonic() + 10
-        while bench_ssh_systems.cpu_of(leader.pid) < 0.3:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        assert len(bench_common.session(leader.pid)) == 2
+        wait_for(lambda: bench_ssh_systems.cpu_of(leader.pid) >= 0.3, 60, 0.05,
+                 lambda: "0.3 s, not %.2f" % bench_ssh_systems.cpu_of(leader.pid))
+        wait_for(lambda: len(bench_common.session(leader.pid)) == 2, 60, 0.05,  # the shell between has ended
+                 lambda: "the two, not %s" % bench_common.session(leader.pid))
     finally:
         bench_common.end(leader, 0)
-    assert bench_common.session(leader.pid) == []
+    wait_for(lambda: bench_common.session(leader.pid) == [], 20, what="all to be gone that were killed")
 
 
-def bench(*arguments, **kwargs):
-    return run([sys.executable, ROOT / "tools/bench", *arguments], timeout=120, **kwargs)
+def bench(*arguments, check=True):
+    """Run it. Where the machine has so much else to do that even a round trip takes too long, it
+    refuses to measure: then once more, a few times."""
+    for _ in range(8):
+        said = run([sys.executable, ROOT / "tools/bench", *arguments], timeout=280, check=False)
+        if "the delay doesn't work here" not in said.err:
+            break
+    if check and said.code:
+        raise Failed(str(said))
+    return said
 
 
 def test_unknown_words_are_refused():
@@ -123,6 +140,11 @@ def leavings():
         [name for _, _, name in process_table() if name in ("sshfs", "rclone")]
 
 
+def check_nothing_left(before):
+    wait_for(lambda: leavings() == before, 20, what=lambda: "%s, not %s" % (before, leavings()))
+
+
+@pytest.mark.timeout(900)
 def test_small_run_against_sshfs_leaves_nothing(tmp_path):
     need("sshfs")
     before = leavings()
@@ -131,15 +153,17 @@ def test_small_run_against_sshfs_leaves_nothing(tmp_path):
     found = json.loads((tmp_path / "json").read_text())["delays"]["0"]["times"]
     assert {"find -ls cold", "import warm", "create durable", "rm -rf durable"} <= set(found)
     assert all(figure > 0 for by in found.values() for figures in by.values() for figure in figures)
-    assert leavings() == before
+    check_nothing_left(before)
 
 
+@pytest.mark.timeout(900)
 def test_interrupted_run_leaves_nothing():
+    """With what it does undisturbed taking far longer, and what it starts with less."""
     need("sshfs")
     before = leavings()
-    said = bench("ssh", "--delay", "40", "--systems", "sshfs", "--only", "small", "--limit", "5", check=False)
+    said = bench("ssh", "--delay", "40", "--systems", "sshfs", "--only", "small", "--limit", "12", check=False)
     assert said.code == 1 and "time limit" in said.err, said
-    assert leavings() == before
+    check_nothing_left(before)
 
 
 @pytest.mark.skipif(os.geteuid() != 0 and not os.access("/dev/fuse", os.W_OK), reason="/dev/fuse is closed")
@@ -166,4 +190,4 @@ def test_small_run_beside_the_vendors_clients_leaves_nothing(tmp_path):
         # four files by one call after the other: not faster than their round trips
         assert all(each >= 4 * 0.005 for each, _, _ in by_workload["files up"] + by_workload["files down"])
     assert out.count("| files listed |") == len(found)
-    assert leavings() == before
+    check_nothing_left(before)

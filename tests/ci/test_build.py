@@ -27,6 +27,7 @@ def test_build(build):
     assert not warnings, "\n".join(warnings)
 
 
+@pytest.mark.timeout(1000)  # each has a limit of its own
 @pytest.mark.parametrize("build, unit", [
     pytest.param(build, unit, marks=() if build == "gcc" else IN_TURN)  # gcc's was there before
     for build in builds.wanted() if build != "clang" for unit in UNITS])
@@ -34,7 +35,7 @@ def test_unit(build, unit):
     described = builds.unit_tests(build).get(unit)
     assert described, "%s is not in the build %s: did it fail?" % (unit, builds.directory(build))
     env = dict(os.environ, **builds.SANITIZERS, **described["env"])
-    slowness = 4 if build in ("asan", "tsan") else 1
+    slowness = 4 if build in ("asan", "tsan") else 2  # others run beside it
     code, said = builds.run(described["cmd"], described["timeout"] * slowness, env=env)
     assert code == 0, "%s: exit %d\n%s" % (" ".join(described["cmd"]), code, said[-20000:])
 

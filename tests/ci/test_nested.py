@@ -38,16 +38,16 @@ def nested(tell, what, argv, timeout, env):
     assert re.search(r"[1-9]\d* passed", closing), said[-5000:]
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.skipif(not IS_FULL, reason="tools/test without a pattern makes the sanitizers' builds")
 @pytest.mark.parametrize("build", ["asan", "tsan"])
 def test_mount_under_sanitizer(build, tell):
     kinds = "local-cached" if build == "tsan" else "local local-cached"  # most of its threads are the cache's
-    nested(tell, "mount, " + build, ["tests/mount", "tests/providers", "-k", SANITIZED], 880,
+    nested(tell, "mount, " + build, ["tests/mount", "tests/providers", "-k", SANITIZED], 1780,
            dict(builds.SANITIZERS, SBXFS_BUILD=str(builds.directory(build)), SBXFS_TEST_KINDS=kinds))
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.skipif(not IS_FULL, reason="only with every build, not with a pattern")
 @pytest.mark.skipif(os.geteuid() != 0, reason="the whole run is unprivileged already")
 def test_mount_as_a_user(tell):
@@ -60,7 +60,8 @@ def test_mount_as_a_user(tell):
         for program in ("fs/sbxfs", "providers/local/sbxfs-holder", "tests/providers/conform"):
             (copy / "build" / program).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(build / program, copy / "build" / program)
-        nested(tell, "mount, a user", [str(copy / "tests" / "mount"), str(copy / "tests" / "providers"), "-k", UNPRIVILEGED, "--as-user=sbxtest"], 880,
+        nested(tell, "mount, a user", [str(copy / "tests" / "mount"), str(copy / "tests" / "providers"),
+                                       "-k", UNPRIVILEGED, "--as-user=sbxtest"], 1780,
                {"SBXFS_BUILD": str(copy / "build")})
     finally:
         shutil.rmtree(copy, ignore_errors=True)

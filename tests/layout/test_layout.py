@@ -15,7 +15,7 @@ SPDX = "/* SPDX-License-Identifier: Apache-2.0 */\n"
 def tool(name, *args):
     """Run one of tools/ with this Python; (exit code, all it said)."""
     done = subprocess.run([sys.executable, ROOT / "tools" / name, *args], stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True, timeout=240, check=False)
+                          stderr=subprocess.STDOUT, text=True, timeout=280, check=False)
     return done.returncode, done.stdout
 
 

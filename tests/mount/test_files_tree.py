@@ -13,7 +13,7 @@ import pytest
 
 from support.control import BOX_FILES, TASK_FILES, error_of, same_for
 from support.mounts import mount_entries
-from support.tools import run
+from support.tools import run, wait_for
 
 MODES = {"README": 0o400, "ctl": 0o600, "status": 0o400, "stdin": 0o200, "stdout": 0o400,
          "stderr": 0o400, "error": 0o400, "env": 0o200, "exit": 0o400, "output": 0o400}
@@ -40,6 +40,13 @@ def control_files(box):
             paths += [box.dir / "exec" / name / n for n in TASK_FILES + list(UNLISTED)
                       if n != "stdin"]
     return paths
+
+
+def wait_calm(mount):
+    """The root's files change until what an earlier test destroyed is gone."""
+    status = mount.path / "status"
+    wait_for(lambda: not {b"destroying", b"gone"} & set(mount.read(status).split()), 60,
+             what=lambda: mount.read(status).decode())
 
 
 # -- names
@@ -194,6 +201,7 @@ def test_mount_is_nosuid_and_nodev_and_names_its_type(mount):
 # -- sizes
 
 def test_size_is_what_a_reader_gets(box):
+    wait_calm(box.mount)
     box.ok("echo out; echo err >&2; printf unterminated")
     for path in control_files(box):
         size = os.stat(path).st_size
@@ -210,13 +218,13 @@ CHECK_SIZES = """
 import os, sys, time
 end = time.monotonic() + float(sys.argv[1])
 rounds = 0
-while time.monotonic() < end:
+while time.monotonic() < end or rounds <= 50:
     for path in sys.argv[2:]:
         began = time.monotonic()
         size = os.stat(path).st_size
         with open(path, "rb", buffering=0) as file:
-            if time.monotonic() - began > 0.25:
-                continue  # we were held up for so long: what stat froze need not hold
+            if time.monotonic() - began > 0.1:
+                continue  # we were held up for so long: it is no longer one look, for which the size is frozen
             held = os.fstat(file.fileno()).st_size
             data = b""
             while part := file.read(4096):
@@ -239,10 +247,11 @@ def test_sizes_hold_for_several_readers_while_everything_changes(box):
     deadline = time.monotonic() + 4
     while time.monotonic() < deadline:
         box.ctl("label n=%f" % time.monotonic())
-        box.start("echo x")
+        if int(box.status()["execs_running"]) < 20:  # more than 32 are refused
+            box.start("echo x")
         time.sleep(0.02)
     for reader in readers:
-        out, err = reader.communicate(timeout=30)
+        out, err = reader.communicate(timeout=120)
         assert reader.returncode == 0, err.decode()
         assert int(out) > 50
     box.ctl("kill -9 %s" % number)
@@ -325,6 +334,7 @@ def test_a_new_sandbox_of_the_same_name_has_other_inodes(mount):
 
 
 def test_times_are_of_the_last_change_never_now(mount, box):
+    wait_calm(mount)
     started = time.time()
     box.ok("echo x")
     ended = time.time()
@@ -340,6 +350,7 @@ def test_times_are_of_the_last_change_never_now(mount, box):
 
 
 def test_readers_do_not_change_times(box):
+    wait_calm(box.mount)
     box.ok("true")
     paths = control_files(box)
     before = [os.stat(p).st_mtime_ns for p in paths]
@@ -383,5 +394,5 @@ def test_parallel_listing_while_sandboxes_come_and_go(mount):
     finally:
         stop.set()
         for thread in threads:
-            thread.join(20)
+            thread.join(60)
     assert not problems, problems[:3]

@@ -24,7 +24,7 @@ from test_fs_promises import in_processes
 pytestmark = pytest.mark.kinds(*(name for name in kinds.ALL if name != "ssh"))  # whose sandbox is the account
 
 SECONDS = int(os.environ.get("SBXFS_TEST_HOSTILE_SECONDS", "20"))
-LONGEST = 5.0  # seconds a call may take, on a machine that is very busy
+LONGEST = 20.0  # seconds a call may take, on a machine that is very busy: what blocks, blocks for good
 SECRET = b"SECRET of the host"
 STRANGE = {errno.EIO, errno.ENOTCONN, errno.EPROTO, errno.EFAULT, errno.EBADF}
 TREES = ("s_swap", "s_exchange", "s_exchange_link", "s_mid", "s_deep", "s_moved", "s_cwd", "s_links",
@@ -208,7 +208,7 @@ def hostile(scratch):
 
 @pytest.mark.mount_only
 @pytest.mark.slow
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(300)
 def test_hostile_process_leads_nobody_out_of_fs(new_box, hostile, base, kind):
     # The kernel itself says EIO of an inode that has become another kind, which a cache can see late.
     check_hostile(new_box(), hostile, base, STRANGE if kind is kinds.LOCAL else STRANGE - {errno.EIO})
@@ -242,18 +242,18 @@ def check_hostile(box, hostile, base, strange=frozenset(STRANGE)):
         # What stands in fs/ by these names is inside: an open with O_CREAT through a link to
         # ../../../state, which leads to fs/state, makes a file there.
         planted = {"hostile", "state"} | {p.name for p in places}
-        wait_for(lambda: (box.fs / "s_links").exists() and (box.fs / "s_cwd").exists(), 10,
-                 what="the hostile process to start")
+        wait_for(lambda: (box.fs / "s_links").exists() and (box.fs / "s_cwd").exists(), 60,
+                 what=lambda: "the hostile process to start: %s" % os.listdir(box.fs))
         visitors = [Visitor(str(box.fs), seed, forbidden, planted, strange) for seed in range(5)]
         tools = [visitors[0].reader, visitors[1].walker, visitors[2].descriptors,
                  visitors[3].writer, visitors[4].writer]
         if mount:
             tools.append(lambda: keep_asking(box))
-        in_processes(tools, SECONDS + 30)
+        in_processes(tools, SECONDS + 3 * LONGEST)
         assert box.is_running(number), "the hostile process has ended too early"
         box.kill(number)
         if mount:
-            box.wait(number, 10)
+            box.wait(number, 60)
     finally:
         after = {place: describe(place) for place in before}
         for place in places:
@@ -289,8 +289,8 @@ def test_fifo_planted_inside_blocks_nobody(new_box):
     except OSError:
         pass
     assert stat.S_ISFIFO(os.stat(box.fs / "f").st_mode)
-    run(["timeout", "5", "ls", "-l", box.fs])
-    run(["timeout", "5", "grep", "-r", "-D", "skip", "inside", box.fs], check=False)
+    run(["timeout", "30", "ls", "-l", box.fs])
+    run(["timeout", "30", "grep", "-r", "-D", "skip", "inside", box.fs], check=False)
     assert time.monotonic() - started < LONGEST
 
 
@@ -325,7 +325,7 @@ def keep_busy(end):
 
 @pytest.mark.mount_only
 @pytest.mark.slow
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("starved", ["mover", "followers"])
 @pytest.mark.parametrize("what", ["link", "directory"])
 def test_links_moved_through_the_mount_lead_nobody_out(new_box, what, starved):
@@ -352,7 +352,7 @@ def test_links_moved_through_the_mount_lead_nobody_out(new_box, what, starved):
     work += [lambda: keep_moving(here, there, end, not idle)]
     work += [lambda: keep_busy(end)] * 4
     try:
-        in_processes(work, 40)
+        in_processes(work, 200)  # the starved ones need long to end, too
     finally:
         canary.unlink()
 

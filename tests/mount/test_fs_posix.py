@@ -21,6 +21,7 @@ SEEK_DATA, SEEK_HOLE = 3, 4
 FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE = 1, 2, 16
 AT_FDCWD = -100
 RENAME_NOREPLACE, RENAME_EXCHANGE = 1, 2
+CLOCK_REALTIME_COARSE = 5  # what the kernel dates files by; it stands still between ticks
 libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -66,7 +67,7 @@ print(won)
 """
     running = [subprocess.Popen([sys.executable, "-c", program], cwd=fsdir, stdout=subprocess.PIPE)
                for _ in range(3)]
-    assert sum(int(each.communicate(timeout=60)[0]) for each in running) == 300
+    assert sum(int(each.communicate(timeout=240)[0]) for each in running) == 300
 
 
 def test_o_append_writes_at_the_end_whatever_the_offset(fsdir):
@@ -474,7 +475,7 @@ def test_mtime_of_what_is_new_stays(fsdir):
 
 
 def test_mtime_is_not_in_the_future_and_close_to_now(fsdir):
-    before = time.time_ns()
+    before = time.clock_gettime_ns(CLOCK_REALTIME_COARSE)
     (fsdir / "f").write_text("x")
     after = time.time_ns()
     assert before - 10**8 <= os.stat(fsdir / "f").st_mtime_ns <= after + 10**8
@@ -486,8 +487,9 @@ def test_utimens_omit_and_now_and_links(fsdir):
     os.utime(path, ns=(111, 222))
     run(["touch", "-a", path])
     assert os.stat(path).st_mtime_ns == 222
+    before = time.time_ns()
     run(["touch", "-m", path])
-    assert abs(os.stat(path).st_mtime_ns - time.time_ns()) < 5 * 10**9
+    assert before - 5 * 10**9 < os.stat(path).st_mtime_ns < time.time_ns() + 5 * 10**9
     os.symlink("f", fsdir / "l")
     os.utime(fsdir / "l", ns=(333, 444), follow_symlinks=False)
     assert os.lstat(fsdir / "l").st_mtime_ns == 444

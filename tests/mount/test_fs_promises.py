@@ -199,6 +199,8 @@ def in_processes(work, timeout):
         for _ in running:
             wait_for(lambda: not answers.empty() or all(not p.is_alive() for p in running),
                      deadline - time.monotonic(), 0.02, "the clients to end")
+            if answers.empty():
+                raise Failed("a client has ended without a word: %s" % [p.exitcode for p in running])
             problem = answers.get()
             if problem:
                 raise Failed(problem)
@@ -290,7 +292,7 @@ def test_change_inside_is_seen_by_a_later_open(new_box):
     were = {"now": [], "in-place": []}  # (when it was seen behind fs/, the time that it told)
     number = box.start("while :; do date +%s.%N >new; mv new now; date +%s.%N >in-place; "
                        "sleep 0.05; done")
-    wait_for(lambda: (box.fs / "in-place").exists(), 5)
+    wait_for(lambda: (box.fs / "in-place").exists(), 60)
     try:
         end = time.monotonic() + 6
         while time.monotonic() < end:
@@ -311,13 +313,25 @@ def test_change_inside_is_seen_by_a_later_open(new_box):
 
 
 def test_new_and_removed_names_are_seen_after_a_second(new_box):
+    """As above, by names: what was seen behind fs/ a second ago is listed. The last names are
+    there, so that one that goes while a listing is made is not the only one."""
     box = new_box()
-    number = box.start("i=0; while :; do i=$((i+1)); touch t$i; rm -f t$((i-1)); sleep 0.1; done")
+    behind = getattr(box, "backing", box.fs)
+    were, seen = [], []  # (when it was seen behind fs/, the newest name); the newest through fs/
+    number = box.start("i=0; while :; do i=$((i+1)); touch t$i; rm -f t$((i-20)); sleep 0.1; done")
+
+    def newest(names):
+        return max((int(n[1:]) for n in names if n.startswith("t")), default=0)
     try:
-        seen = []
-        for _ in range(25):
-            names = [n for n in os.listdir(box.fs) if n.startswith("t")]
-            seen.append(max((int(n[1:]) for n in names), default=0))
+        end = time.monotonic() + 60  # the command may stand still for long
+        while len(seen) < 25 or (seen[-1] - seen[0] <= 5 and time.monotonic() < end):
+            now = newest(os.listdir(behind))
+            were.append((time.monotonic(), now))
+            opened = time.monotonic()
+            names = os.listdir(box.fs)
+            seen.append(newest(names))
+            past = max((name for when, name in were if when < opened - 1.1), default=0)
+            assert seen[-1] >= past, "t%d is listed, but t%d was there a second ago" % (seen[-1], past)
             for name in names:
                 try:
                     os.stat(box.fs / name)
@@ -336,12 +350,12 @@ def test_read_never_mixes_two_versions_of_a_replaced_file(new_box, kind):
         "make() { head -c $2 /dev/zero | tr '\\0' $1 >new; mv new f; }; "
         "while :; do make a 10; make b 70000; make c 4096; make d 200000; done")
     sizes = {b"a": 10, b"b": 70_000, b"c": 4096, b"d": 200_000}
-    wait_for(lambda: (box.fs / "f").exists(), 5)
+    wait_for(lambda: (box.fs / "f").exists(), 60)
     seen = set()
     wanted = 4 if kind is kinds.LOCAL else 2  # elsewhere there is one look a second
     try:
         begin = time.monotonic()
-        while time.monotonic() < begin + (6 if len(seen) >= wanted else 30):
+        while time.monotonic() < begin + (6 if len(seen) >= wanted else 60):
             with open(box.fs / "f", "rb", buffering=0) as file:
                 size = os.fstat(file.fileno()).st_size
                 data = b"".join(iter(lambda: file.read(65_536), b""))
@@ -359,7 +373,7 @@ def test_read_of_a_growing_file_is_a_prefix(new_box):
     """Old size with new content, or new size with an old page, would show zeros or a gap."""
     box = new_box()
     number = box.start("i=0; while [ $i -lt 40000 ]; do i=$((i+1)); echo line $i; done >>f")
-    wait_for(lambda: (box.fs / "f").exists(), 5)
+    wait_for(lambda: (box.fs / "f").exists(), 60)
     with open(box.fs / "f", "rb", buffering=0) as held:
         while True:
             was_running = box.is_running(number)

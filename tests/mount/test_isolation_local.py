@@ -30,8 +30,9 @@ class Cell:
         self.other = mount.create("other")
         self.dir, self.fs = self.box.dir, self.box.fs
 
-    def sh(self, text, **keys):
-        result = self.box.exec(text, **keys)
+    def sh(self, text, wait=200, **keys):
+        """What a command says; some look at every file there is."""
+        result = self.box.exec(text, wait, **keys)
         return (result.stdout + result.stderr).decode("utf-8", "replace")
 
     def refuses(self, text, **keys):
@@ -205,13 +206,16 @@ def test_no_capability_and_no_new_privileges(cell):
 
 
 def test_no_process_has_host_uid_0(cell):
-    number = cell.box.start("sleep 1000 & sleep 1000")
-    time.sleep(0.3)
+    number = cell.box.start("sleep 1000 & echo on; sleep 1000")
     seen = 0
     try:
+        wait_output(cell.box, number, "on")
         for pid in cell.pids():
-            with open("/proc/%d/status" % pid) as file:
-                fields = dict(line.split(":", 1) for line in file)
+            try:
+                with open("/proc/%d/status" % pid) as file:
+                    fields = dict(line.split(":", 1) for line in file)
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # of a command before, which has ended only now
             assert "0" not in fields["Uid"].split(), (pid, fields["Name"], fields["Uid"])
             assert "0" not in fields["Gid"].split(), (pid, fields["Name"], fields["Gid"])
             assert fields["Groups"].split() in ([], fields["Gid"].split()[:1]) \
@@ -402,7 +406,7 @@ def test_fifo_and_links_do_not_block_or_lead_out(cell):
         cell.mount.do(open_and_close, cell.fs / "fifo", os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
         pass
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 25
     cell.box.ok("rm -rf fifo out out2 out3 d")
 
 
@@ -411,7 +415,7 @@ def test_dumb_flood_of_short_execs(cell):
         numbers = [cell.box.start("true") for _ in range(20)]
         for number in numbers:
             assert cell.box.wait(number) == "exit 0"
-    assert len(cell.pids()) < 12
+    wait_for(lambda: len(cell.pids()) < 12, 20, what=lambda: "few processes: %s" % cell.mount.left())
 
 
 # -- limits
@@ -450,7 +454,7 @@ def cgroups_of(name):
             for d in directories if name in d]
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(280)
 def test_fork_bomb(limited):
     box = limited(processes="64")
     beside = limited.mount.create("beside")
@@ -459,12 +463,12 @@ def test_fork_bomb(limited):
     began = time.monotonic()
     assert beside.ok("echo beside") == b"beside\n"
     os.listdir(limited.mount.path)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60
     assert len([1 for pid, _ in limited.mount.left()]) < 150
     box.ctl("kill -9 %s" % number)
     box.ctl("destroy")
-    wait_for(lambda: not limited.mount.exists(box.dir), 30)
-    wait_for(lambda: len(limited.mount.left()) < 10, 20, what=lambda: str(limited.mount.left()))
+    wait_for(lambda: not limited.mount.exists(box.dir), 60, what=lambda: "its end: %s" % limited.mount.left())
+    wait_for(lambda: len(limited.mount.left()) < 10, 60, what=lambda: str(limited.mount.left()))
 
 
 @pytest.mark.timeout(120)
@@ -532,30 +536,34 @@ def test_stop_leaves_no_process(cell):
     before = set(cell.pids())
     box.ok("(setsid sh -c 'trap \"\" TERM HUP INT; while :; do sleep 0.1; done' &) ; "
            "nohup sleep 1000 > /dev/null 2>&1 & sleep 0.1")
-    box.start("setsid sleep 1000 & disown 2>/dev/null; trap '' TERM; sleep 1000")
+    number = box.start("setsid sleep 1000 & disown 2>/dev/null; trap '' TERM; echo on; sleep 1000")
+    wait_output(box, number, "on")  # it was accepted before it was started
     assert set(cell.pids()) != before
     inside = {pid for pid in cell.pids()} - before
     box.ctl("stop")
-    box.wait_state("stopped", 30)
-    wait_for(lambda: not inside & set(cell.pids()), 10, what="no process")
+    box.wait_state("stopped", 60)
+    wait_for(lambda: not inside & set(cell.pids()), 20, what=lambda: "no process: %s" % cell.mount.left())
     box.ctl("destroy")
-    wait_for(lambda: not cell.mount.exists(box.dir), 20)
+    wait_for(lambda: not cell.mount.exists(box.dir), 60)
 
 
 def test_destroy_leaves_nothing(cell):
     box = cell.mount.create("leaving")
-    box.ok("mkdir -p a/b/c; echo x > a/b/c/leaving-file; chmod 000 a/b/c/leaving-file; chmod 500 a/b; "
-           "chmod 000 a/b/c; echo t > /tmp/leaving-file; echo h > ~/leaving-file")
+    file = "leaving-file-%d" % os.getpid()  # others look for theirs
+    box.ok("mkdir -p a/b/c; echo x > a/b/c/{0}; chmod 000 a/b/c/{0}; chmod 500 a/b; "
+           "chmod 000 a/b/c; echo t > /tmp/{0}; echo h > ~/{0}".format(file))
     identity = box.status()["id"]
     everything = set(cell.pids())
     other = cell.mount.box("other")
     before = set(cgroups_of("sbxfs"))
     box.ctl("destroy")
-    wait_for(lambda: not cell.mount.exists(box.dir), 30)
-    wait_for(lambda: "leaving" not in cell.mount.read(cell.mount.path / "status").decode(), 20)
-    assert set(cell.pids()) < everything
-    assert run(["find", cell.mount.state, "/tmp", "/dev/shm", "-name", "leaving-file"],
-               check=False).out == ""
+    wait_for(lambda: not cell.mount.exists(box.dir), 60)
+    wait_for(lambda: "leaving" not in cell.mount.read(cell.mount.path / "status").decode(), 60)
+    wait_for(lambda: set(cell.pids()) < everything, 20, what=lambda: "its processes' end: %s" % cell.mount.left())
+    assert run(["find", cell.mount.state, "/dev/shm", "-name", file], check=False).out == ""
+    # What tests beside us have below /tmp is theirs: a look into a mount of theirs would disturb it, or block.
+    assert run(["find", "/tmp", "(", "-name", "sbxfs-*", "-o", "-name", "pytest-*", ")", "-prune",
+                "-o", "-name", file, "-print"], check=False).out == ""
     assert not [p for p in run(["find", cell.mount.state], check=False).out.split() if identity in p]
     if "PYTEST_XDIST_WORKER" not in os.environ:  # cgroups are the machine's: others have theirs there
         assert len(cgroups_of("sbxfs")) <= len(before)
@@ -571,8 +579,8 @@ def test_nothing_is_left_after_a_storm(cell):
         if n % 2:
             time.sleep(0.01 * n)
         box.ctl("destroy")
-    wait_for(lambda: not [s for s in cell.mount.sandboxes() if s.startswith("storm")], 40)
-    wait_for(lambda: len(cell.pids()) <= before, 20, what=lambda: str(cell.mount.left()))
+    wait_for(lambda: not [s for s in cell.mount.sandboxes() if s.startswith("storm")], 100)
+    wait_for(lambda: len(cell.pids()) <= before, 60, what=lambda: str(cell.mount.left()))
 
 
 def test_as_another_user_nothing_can_be_seen(cell):

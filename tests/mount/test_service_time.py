@@ -49,7 +49,7 @@ def told(kind, box, since):
 def test_written_time_out_reaches_the_service_at_once(box, kind):
     mark = kind.server().mark()
     box.ctl("timeout 2h")
-    wait_for(lambda: told(kind, box, mark), 5, 0.05)
+    wait_for(lambda: told(kind, box, mark), 10, 0.05, "the service to be told")
     time.sleep(0.5)
     assert len(told(kind, box, mark)) == 1
 
@@ -58,7 +58,7 @@ def test_written_time_out_is_told_until_it_was_heard(box, kind):
     mark = kind.server().mark()
     kind.server().fault(kind="status", status=503, path=TOLD[kind.name][0], count=3)
     box.ctl("timeout 2h")
-    wait_for(lambda: told(kind, box, mark), 30, 0.1)
+    wait_for(lambda: told(kind, box, mark), 90, 0.1, "the service to be told")
 
 
 @pytest.fixture
@@ -79,4 +79,4 @@ def test_time_out_that_is_refused_is_said_and_not_told_again(box, kind, short_pl
     heard = kind.server().journal(asked, "POST", since=mark)
     assert [(entry.json(), entry.status) for entry in heard] == [({"timeout": SPAN}, 400)]
     box.ctl("timeout 30m")
-    wait_for(lambda: kind.server().journal(asked, "POST", since=mark)[-1].status == 204, 5, 0.1)
+    wait_for(lambda: kind.server().journal(asked, "POST", since=mark)[-1].status == 204, 10, 0.1)

@@ -14,7 +14,7 @@ import pytest
 from support.far import AWAY, Far, wait_clean
 from support.tools import run, wait_for
 
-pytestmark = pytest.mark.timeout(200)
+pytestmark = pytest.mark.timeout(400)
 
 SIZES = (0, 1, 500, 4096, 9000, 40_000)
 
@@ -131,7 +131,7 @@ def test_temporary_name_is_removed_from_a_directory_that_stays(far, again):
     far.way.hole(5 << 20)
     (box.fs / "file").write_bytes(data)
     (box.fs / "dir").mkdir()
-    wait_for(lambda: far.way.count()[0] >= until, 20, 0.02, "the file to be half there")
+    wait_for(lambda: far.way.count()[0] >= until, 60, 0.02, "the file to be half there")
     wait_for(lambda: len(temporaries(place)) > len(strangers), 20, 0.05, "a temporary file")
     if again == "killed":
         mount.kill9()
@@ -145,7 +145,8 @@ def test_temporary_name_is_removed_from_a_directory_that_stays(far, again):
         far.way.thaw()
     wait_clean(box)
     assert (place / "file").read_bytes() == data and (place / "dir").is_dir()
-    assert sorted(os.listdir(place)) == sorted([*strangers, "file", "dir"])
+    wait_for(lambda: sorted(os.listdir(place)) == sorted([*strangers, "file", "dir"]), 10, 0.1,
+             lambda: "nothing of ours beside: %s" % os.listdir(place))
     assert sorted(os.listdir(box.fs)) == ["dir", "file"], "nobody's temporary names are shown"
 
 
@@ -173,6 +174,6 @@ def test_disk_full_half_way_inside(far, request):
     assert files_below(box.fs) == files, "our version is shown"
     run(["mount", "-o", "remount,size=20m", place])
     box.ctl("retry")
-    wait_for(lambda: box.status()["unsent"] == "0", 30, 0.3, lambda: str(box.status()))
+    wait_for(lambda: box.status()["unsent"] == "0", 60, 0.3, lambda: str(box.status()))
     check(box, files)
     assert temporaries(place) == []

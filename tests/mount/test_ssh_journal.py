@@ -12,7 +12,7 @@ import pytest
 from support.far import Far, same_trees, wait_clean
 from support.tools import run, small_disk, wait_for
 
-pytestmark = pytest.mark.timeout(250)
+pytestmark = pytest.mark.timeout(400)
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ def write_large(path):
 
 
 def sha256_of(path):
-    return run(["sha256sum", path], timeout=60).out.split()[0]
+    return run(["sha256sum", path], timeout=120).out.split()[0]
 
 
 def fsync(path):
@@ -168,7 +168,7 @@ def test_kill_9_in_the_middle_of_a_large_file(far):
     backing = box.backing
     start = far.way.count()[0]
     digest = write_large(box.fs / "large")
-    wait_for(lambda: far.way.count()[0] > start + SIZE // 3, 60, 0.01, "a third to be sent")
+    wait_for(lambda: far.way.count()[0] > start + SIZE // 3, 120, 0.01, "a third to be sent")
     mount.kill9()
     there = os.listdir(backing)
     mount.start()

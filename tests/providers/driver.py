@@ -98,7 +98,7 @@ class Driver:
         self.reader = threading.Thread(target=self._read, args=(self.process.stdout,), daemon=True)
         self.reader.start()
         try:
-            answer = ready.get(timeout=30)
+            answer = ready.get(timeout=60)
         except queue.Empty:
             answer = None
         if answer is None:
@@ -134,11 +134,11 @@ class Driver:
 
     def _gone(self):
         try:
-            code = self.process.wait(timeout=30)
+            code = self.process.wait(timeout=60)
         except subprocess.TimeoutExpired:
             self.process.send_signal(signal.SIGABRT)
             raise Failed("conform hangs: %s" % self.log())
-        self.reader.join(5)
+        self.reader.join(30)
         self.process.stdout.close()
         try:
             self.process.stdin.close()
@@ -180,7 +180,7 @@ class Driver:
         if op == "exec_attach":
             key = (arguments["box"], arguments["number"])
             arguments.setdefault("exec_id", self.exec_ids.get(key, str(key[1])))
-        answer = self.get(self.ask(op, **arguments))
+        answer = self.get(self.ask(op, **arguments), 60 + arguments.get("call_ms", 0) / 1000)
         if op == "exec":
             self.exec_ids[arguments["box"], arguments["number"]] = answer["exec_id"]
         return answer
@@ -229,13 +229,13 @@ class Driver:
         self.do("exec", box=box, number=number, argv=argv, **options)
         return number
 
-    def wait(self, box, number, timeout=30, **until):
+    def wait(self, box, number, timeout=60, **until):
         """Until it has ended, or bytes=N of stdout or taken=N of stdin were seen."""
         answer = self.get(self.ask("wait", box=box, number=number, ms=int(timeout * 1000), **until),
                           timeout + 10)
         return Run(self, box, number, answer)
 
-    def run(self, box, command, timeout=30, **options):
+    def run(self, box, command, timeout=60, **options):
         number = self.exec(box, command, **options)
         result = self.wait(box, number, timeout)
         self.do("exec_release", box=box, number=number)
@@ -284,8 +284,8 @@ class Driver:
             problems.append(str(problem))
             if self.process is not None:
                 self.process.kill()
-                self.process.wait(timeout=10)
-        problems += self.left()
+                self.process.wait(timeout=30)
+        problems += self.left_at_last()
         for path in self.logs:
             if SANITIZER.search(path.read_bytes()):
                 problems.append(path.read_text(errors="replace")[-8000:])
@@ -304,15 +304,17 @@ class Driver:
             self.attach(box)
             self.do("destroy", box=box)
 
+    def left_at_last(self, seconds=12):
+        """What is still there after a while: less than the 20 s after which a lonely holder ends by itself."""
+        end = time.monotonic() + seconds
+        while (problems := self.left()) and time.monotonic() < end:
+            time.sleep(0.05)
+        return problems
+
     def left(self):
         """What of the sandboxes is still there: files, processes, cgroups."""
         problems = []
-        end = time.monotonic() + 3
-        while True:
-            processes = mounts.processes_of(self.directory)
-            if not processes or time.monotonic() > end:
-                break
-            time.sleep(0.05)
+        processes = mounts.processes_of(self.directory)
         if processes:
             problems.append("processes left: %s" % processes)
         files = [name for name in os.listdir(self.state_dir) if not name.startswith("host-")]

@@ -58,7 +58,7 @@ def temporary(f):
     return [path for path in f.real.parent.iterdir() if path.name.startswith(".sbxfs-")] + leftovers(f)
 
 
-def until_it_answers(call, timeout=20):
+def until_it_answers(call, timeout=90):
     end = time.monotonic() + timeout
     while True:
         try:

@@ -11,6 +11,7 @@ from collections import namedtuple
 
 import pytest
 
+from box_files import Files
 from driver import Refused
 from support.tools import wait_for
 
@@ -134,7 +135,8 @@ def test_nothing_of_ours_stays_behind(d, box):
         d.check(box, "true")
     count = "grep -alz '^%s$' /proc/[0-9]*/cmdline 2>/dev/null | wc -l; true" % SERVICES[d.kind].bridge
     # one for commands; where each stream has one, another for files, which are warmed
-    wait_for(lambda: d.check(box, count) == ("2\n" if d.kind == "daytona" else "1\n"), 10)
+    wait_for(lambda: d.check(box, count) == ("2\n" if d.kind == "daytona" else "1\n"), 20,
+             what=lambda: "as many as streams: %s" % d.check(box, count))
 
 
 # -- parts of tests
@@ -165,18 +167,28 @@ def goes_on_where_it_was_paused(d, number):
     assert d.wait("k1", number).out == b"still there\n"
 
 
-def is_quiet(fake, seconds=0.5):
+def is_connected(d, box):
+    """Commands and files are served: nothing more is started for them."""
+    d.check(box, "true")
+    Files(d, box, "/").stat()  # else the file agent is started behind the first command, some time
+
+
+def is_quiet(fake, seconds=1.0):
     """Wait until nobody has asked anything for some time."""
+    mark = fake.mark()
+
     def nothing_came():
-        mark = fake.mark()
+        nonlocal mark
         time.sleep(seconds)
-        return not fake.journal(since=mark)
+        came = fake.journal(since=mark)
+        mark = max((entry.seq for entry in came), default=mark)
+        return not came
     wait_for(nothing_came, 10)
 
 
 def is_asked_only(fake, d, box, state):
-    """Neither its state nor a list wakes or renews it; the requests for them."""
-    is_quiet(fake)  # the file agent is started behind the first command
+    """Neither its state nor a list wakes or renews it, once it is_connected; the requests for them."""
+    is_quiet(fake)  # what broke off with a pause is looked at
     mark = fake.mark()
     for _ in range(3):
         assert d.state(box) == state

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every provider must do, tried on `local` through provider.h."""
 
+import contextlib
 import os
 import random
 import signal
@@ -56,7 +57,7 @@ def test_stop_ends_everything_and_keeps_files(d, box):
     assert refused.value.errno == "EHOSTDOWN" and "stopped" in refused.value.sentence
     d.do("start", box=box)
     assert d.check(box, "cat file; ps -e -o comm= 2>/dev/null | grep -c sleep; true").split()[0] == "kept"
-    assert "sleep" not in d.check(box, "cat /proc/[0-9]*/comm")
+    assert "sleep" not in d.check(box, "cat /proc/[0-9]*/comm 2>/dev/null; true")
 
 
 def test_stop_and_start_twice_are_success(d, box):
@@ -69,11 +70,11 @@ def test_stop_and_start_twice_are_success(d, box):
 
 
 def test_stop_lets_processes_end_gently(d, box):
-    number = d.exec(box, "trap 'echo bye > said; exit 7' TERM; while :; do sleep 0.05; done")
-    time.sleep(0.2)
+    number = d.exec(box, "trap 'echo bye > said; exit 7' TERM; echo on; while :; do sleep 0.05; done")
+    d.wait(box, number, bytes=3)
     start = time.monotonic()
     d.do("stop", box=box)
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 4.9  # not the whole grace of 5 s
     assert ended(d.wait(box, number)) == ("code", 7)
     assert (d.workspace(box) / "said").read_text() == "bye\n" if os.geteuid() == 0 else True
 
@@ -83,7 +84,7 @@ def test_stop_kills_what_ignores_it(d, box):
     d.wait(box, number, bytes=3)
     start = time.monotonic()
     d.do("stop", box=box)
-    assert 4 < time.monotonic() - start < 8
+    assert 4 < time.monotonic() - start < 20
     assert ended(d.wait(box, number)) == ("signal", 9)
     assert d.holders(box) == []
 
@@ -93,7 +94,7 @@ def test_destroy_leaves_nothing(d, box):
     d.check(box, "mkdir -p a/b; touch a/b/c; chmod 0 a/b/c; chmod 0 a/b; chmod 0 a")
     start = time.monotonic()
     d.destroy(box)
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 4.9  # nobody is given the grace of 5 s
     assert d.wait(box, number).kind == "lost"
     assert d.holders(box) == [] and not d.state_path(box).exists()
     d.do("destroy", box=box)  # what is gone already: success
@@ -111,11 +112,13 @@ def test_destroy_of_a_stopped_one(d, box):
 
 def test_pause_really_stops_processes(d, box):
     d.exec(box, "while :; do echo x >> beat; sleep 0.01; done")
-    wait_for(lambda: (d.workspace(box) / "beat").exists() if os.geteuid() == 0 else True)
-    time.sleep(0.2)
+    wait_for((d.workspace(box) / "beat").exists)
     d.do("pause", box=box)
     assert d.state(box) == "paused"
     d.do("pause", box=box)
+    # A signal finds a process that writes just then; it stands still when that is done.
+    holder = d.holders(box)[0]
+    wait_for(lambda: states_below(holder) == {"T"}, what=lambda: "all to be stopped: %s" % states_below(holder))
     size = os.stat(d.workspace(box) / "beat").st_size
     time.sleep(0.3)
     assert os.stat(d.workspace(box) / "beat").st_size == size
@@ -129,10 +132,9 @@ def test_pause_really_stops_processes(d, box):
 
 
 def test_paused_time_is_not_counted_by_a_timeout(d, box):
-    number = d.exec(box, "sleep 1.2; echo done", timeout_ms=2000)
-    time.sleep(0.2)
+    number = d.exec(box, "sleep 1.2; echo done", timeout_ms=6000)
     d.do("pause", box=box)
-    time.sleep(2.5)
+    time.sleep(7)
     d.do("resume", box=box)
     result = d.wait(box, number)
     assert ended(result) == ("code", 0) and result.out == b"done\n"
@@ -184,8 +186,8 @@ def command_lines():
 
 
 def children(pid):
-    """The processes whose parent is `pid`, zombies left out."""
-    found = []
+    """{pid: state} of the processes whose parent is `pid`, zombies left out."""
+    found = {}
     for each in filter(str.isdigit, os.listdir("/proc")):
         try:
             with open("/proc/%s/stat" % each) as file:
@@ -193,12 +195,18 @@ def children(pid):
         except OSError:
             continue
         if int(parent) == pid and state not in "ZX":
-            found.append(int(each))
+            found[int(each)] = state
     return found
 
 
+def states_below(pid):
+    """The states of all that descends from a process."""
+    found = children(pid)
+    return set(found.values()).union(*map(states_below, found))
+
+
 def test_death_during_creation_is_seen_at_once(d):
-    """bwrap, or what it makes, is killed at some moment of a creation."""
+    """bwrap, or what it makes, is killed at some moment of a creation: nobody waits for its deadline."""
     seed = random.randrange(1 << 32)
     print("seed", seed)
     choose = random.Random(seed)
@@ -221,11 +229,12 @@ def test_death_during_creation_is_seen_at_once(d):
             d.get(asked)
         except Refused as refused:
             assert refused.errno == "EIO" and "ended before it was ready" in refused.sentence
-            assert not d.state_path(box).exists() and d.holders(box) == []
+            assert not d.state_path(box).exists()
+            wait_for(lambda: d.holders(box) == [], 5)  # before a lonely one ends by itself
         else:
             d.made.add(box)
             d.destroy(box)
-        assert time.monotonic() - start < 2, "%s, depth %d" % (box, depth)
+        assert time.monotonic() - start < 20, "%s, depth %d" % (box, depth)  # not until its deadline
 
 
 def test_death_of_the_program_during_creation_leaves_nothing(d):
@@ -240,7 +249,7 @@ def test_death_of_the_program_during_creation_leaves_nothing(d):
         d.attach(box)
         d.destroy(box)
     # A holder that was not written down yet ends by itself when nobody has come for 20 s.
-    wait_for(lambda: not [pid for pid, argv in command_lines() if d.mark in argv[-1]], 40, every=0.2)
+    wait_for(lambda: not [pid for pid, argv in command_lines() if d.mark in argv[-1]], 60, every=0.2)
 
 
 @pytest.mark.parametrize("script,words", [
@@ -261,20 +270,20 @@ def test_bwrap_that_fails(drive, base, script, words):
     with pytest.raises(Refused) as refused:
         d.create("k1")
     assert refused.value.errno == "EIO" and words in refused.value.sentence
-    assert time.monotonic() - start < 2 and not d.state_path("k1").exists()
-    assert [argv for _, argv in command_lines() if d.mark[1:] in argv[-1]] == []
+    assert time.monotonic() - start < 20 and not d.state_path("k1").exists()
+    wait_for(lambda: not [argv for _, argv in command_lines() if d.mark[1:] in argv[-1]], 5)
 
 
 def test_many_sandboxes_at_once(d):
     for lap in range(3):
         boxes = ["k%dx%d" % (lap, n) for n in range(40)]
         d.made.update(boxes)
-        for each in [d.ask("create", box=box) for box in boxes]:
-            d.get(each)
+        for each in [d.ask("create", box=box, call_ms=100000) for box in boxes]:
+            d.get(each, 120)
         for box in boxes:
             assert d.check(box, "echo %s > mine; cat mine" % box) == "%s\n" % box
-        for each in [d.ask("destroy", box=box) for box in boxes]:
-            d.get(each)
+        for each in [d.ask("destroy", box=box, call_ms=100000) for box in boxes]:
+            d.get(each, 120)
         d.made.difference_update(boxes)
         assert d.do("list")["boxes"] == {}
 
@@ -297,9 +306,21 @@ def test_argv_goes_verbatim(d, box):
     assert result.out == "".join("[%s]" % word for word in words[2:]).encode()
 
 
+def wait_output(d, box, number, line):
+    """Wait until a line is the latest that has come."""
+    wait_for(lambda: d.output(box, number, "both").endswith(line.encode() + b"\n"), 20,
+             what=lambda: "%s to be the last of %r" % (line, d.output(box, number, "both")))
+
+
 def test_streams_are_apart_and_in_order(d, box):
-    # The order between the two holds for a holder that gets to read in between.
-    result = d.run(box, "for i in 1 2 3; do echo out$i; sleep 0.2; echo err$i >&2; sleep 0.2; done")
+    # The order between the two holds for a holder that gets to read in between: each line waits for the last.
+    number = d.exec(box, "for i in 1 2 3; do echo out$i; until [ -e out$i ]; do sleep 0.02; done; "
+                    "echo err$i >&2; until [ -e err$i ]; do sleep 0.02; done; done")
+    for name in ("out1", "err1", "out2", "err2", "out3", "err3"):
+        wait_output(d, box, number, name)
+        d.check(box, "touch " + name)
+    result = d.wait(box, number)
+    assert ended(result) == ("code", 0)
     assert result.out == b"out1\nout2\nout3\n" and result.err == b"err1\nerr2\nerr3\n"
     assert result.both == b"out1\nerr1\nout2\nerr2\nout3\nerr3\n"
 
@@ -310,7 +331,7 @@ def test_binary_output(d, box):
 
 
 def test_large_output_arrives_whole(d, box):
-    result = d.run(box, "head -c 10485760 /dev/urandom | tee copy; echo end >&2", timeout=60)
+    result = d.run(box, "head -c 10485760 /dev/urandom | tee copy; echo end >&2", timeout=120)
     assert ended(result) == ("code", 0)
     assert len(result.out) == 10 << 20 and result.err == b"end\n"
     assert d.check(box, "md5sum < copy").split()[0] == __import__("hashlib").md5(result.out).hexdigest()
@@ -321,7 +342,7 @@ def test_output_comes_while_it_runs(d, box):
     number = d.exec(box, "echo first; sleep 1000")
     start = time.monotonic()
     assert d.wait(box, number, bytes=6).out == b"first\n"
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < 20
     d.do("signal", box=box, number=number, signal=9)
     assert ended(d.wait(box, number)) == ("signal", 9)
 
@@ -352,7 +373,7 @@ def test_environment_values_are_in_no_argv_and_no_file(d):
     for base, _, names in os.walk(d.state_dir):
         for name in names:
             if name != "holder.sock":
-                with open(os.path.join(base, name), "rb") as file:
+                with contextlib.suppress(FileNotFoundError), open(os.path.join(base, name), "rb") as file:
                     assert secret.encode() not in file.read()
     d.do("signal", box="k2", number=number, signal=9)
 
@@ -403,9 +424,10 @@ def test_many_commands_at_once(d, box):
 
 
 def test_one_end_and_nothing_after_it(d, box):
-    number = d.exec(box, "(sleep 0.2; echo late) & echo now")
+    number = d.exec(box, "(trap '' PIPE; until [ -e go ]; do sleep 0.05; done; echo late; touch said) & echo now")
     result = d.wait(box, number)
     assert result.out == b"now\n"
+    d.check(box, "touch go; until [ -e said ]; do sleep 0.05; done")
     time.sleep(0.5)
     result = d.wait(box, number)
     assert result.answer["ends"] == 1 and result.out == b"now\n"
@@ -414,7 +436,7 @@ def test_one_end_and_nothing_after_it(d, box):
 def test_flood_in_the_background_does_not_hold_up_the_end(d, box):
     start = time.monotonic()
     result = d.run(box, "yes & until grep -q yes /proc/$!/comm; do sleep 0.01; done; echo on; exit 4")
-    assert ended(result) == ("code", 4) and time.monotonic() - start < 3
+    assert ended(result) == ("code", 4) and time.monotonic() - start < 20
     assert d.check(box, "cat /proc/[0-9]*/comm | grep -c yes") == "1\n"  # no SIGPIPE
     d.check(box, "kill $(grep -l yes /proc/[0-9]*/comm | cut -d/ -f3)")
 
@@ -460,8 +482,8 @@ def test_stdin(d, box):
 
 def test_much_stdin(d, box):
     number = d.exec(box, "md5sum; wc -c < /dev/null", stdin=True)
-    d.do("write", box=box, number=number, count=20 << 20, last=True)
-    result = d.wait(box, number)
+    d.do("write", box=box, number=number, count=20 << 20, last=True, call_ms=120000)
+    result = d.wait(box, number, timeout=120)
     assert result.out.split()[0].decode() == __import__("hashlib").md5(b"x" * (20 << 20)).hexdigest()
     assert result.answer["taken"] == 20 << 20
 
@@ -507,17 +529,17 @@ def test_signal_can_be_caught(d, box):
 
 def test_timeout(d, box):
     start = time.monotonic()
-    result = d.run(box, "echo before; sleep 1000", timeout_ms=500)
+    result = d.run(box, "echo before; sleep 1000", timeout_ms=4000)
     assert result.kind == "timeout" and result.out == b"before\n"
-    assert 0.4 < time.monotonic() - start < 3
+    assert 3.9 < time.monotonic() - start < 30
 
 
 def test_timeout_kills_what_ignores_term(d, box):
     start = time.monotonic()
     result = d.run(box, "trap '' TERM; (trap '' TERM; sleep 1000) & while :; do sleep 0.1; done",
-                   timeout_ms=300)
+                   timeout_ms=3000)
     assert result.kind == "timeout"
-    assert 5 < time.monotonic() - start < 8
+    assert 7.9 < time.monotonic() - start < 30  # 3 s, and 5 more until it is killed
     wait_for(lambda: d.do("state", box=box)["quiet"] == 1)
 
 
@@ -588,19 +610,20 @@ def test_output_waits_while_nobody_is_there(d, box):
     d.start()
     d.attach(box)
     d.do("exec_attach", box=box, number=number)
-    result = d.wait(box, number, timeout=60)
+    result = d.wait(box, number, timeout=120)
     assert len(result.out) == 30000000 and result.err == b"end\n" and result.answer["gap0"] == 0
 
 
 def test_too_much_output_is_dropped_but_not_its_end(d, box):
-    number = d.exec(box, "sleep 0.3; yes 0123456 | head -c 160000000; echo last; echo over > flag; sleep 1000")
+    number = d.exec(box, "until [ -e go ]; do sleep 0.05; done; "
+                    "yes 0123456 | head -c 160000000; echo last; echo over > flag; sleep 1000")
     d.kill()
-    time.sleep(0.5)
-    wait_for(lambda: d.state_path(box).joinpath("workspace/flag").exists(), timeout=60)
+    (d.workspace(box) / "go").touch()
+    wait_for((d.workspace(box) / "flag").exists, timeout=120)
     d.start()
     d.attach(box)
     d.do("exec_attach", box=box, number=number)
-    result = d.wait(box, number, timeout=60, bytes=160000005)
+    result = d.wait(box, number, timeout=120, bytes=160000005)
     assert result.out.endswith(b"0123456\nlast\n")
     assert result.answer["gap0"] > 80000000
     assert len(result.out) + result.answer["gap0"] == 160000005

@@ -13,7 +13,7 @@ from fakes import Fake
 from files_support import fake_environ, fake_root
 from service_cases import (  # noqa: F401 the tests are collected here
     after_name, are_in_no_file, breaks_but_loses_no_command, goes_on_where_it_was_paused, hits, is_asked_only,
-    is_destroyed, is_listed_by_pages, is_refused_before_anything_is_made, key_of, nonsense_of,
+    is_connected, is_destroyed, is_listed_by_pages, is_refused_before_anything_is_made, key_of, nonsense_of,
     pauses_and_resumes, refused, status_name, test_a_question_is_asked_again, test_nonsense_is_no_state,
     test_nothing_of_ours_stays_behind, test_what_others_killed_is_gone)
 from test_conform import (  # noqa: F401 collected here, with the fixtures below
@@ -79,7 +79,7 @@ def test_state_tells_what_the_service_says(d, box):
 
 
 def test_state_neither_wakes_nor_renews(e2b_fake, d, box):
-    d.check(box, "true")  # it is connected
+    is_connected(d, box)
     d.do("pause", box=box)
     is_asked_only(e2b_fake, d, box, "paused")
 
@@ -180,9 +180,9 @@ def test_sandbox_that_comes_late(fake, remote):
 
 def test_end_is_put_off_while_it_is_used(fake, remote):
     d = remote(fake)
-    d.create("k1", timeout_s=4)
+    d.create("k1", timeout_s=14)
     mark = fake.mark()
-    number = d.exec("k1", "sleep 6; echo done")
+    number = d.exec("k1", "sleep 18; echo done")
     result = d.wait("k1", number)
     assert ended(result) == ("code", 0) and result.out == b"done\n"
     assert 1 <= len(fake.journal("/timeout$", "POST", since=mark)) <= 5

@@ -319,7 +319,7 @@ def test_concurrent_calls(f):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(200)
     assert not faults
     assert len(f.list(depth=2).entries) == 8 + 8 * 15
 

@@ -79,7 +79,7 @@ def test_signal_reaches_the_whole_group(d, box):
     child = d.wait(box, number, bytes=2).out.split()[0].decode()
     d.do("signal", box=box, number=number, signal=9)
     assert ended(d.wait(box, number)) == ("signal", 9)
-    assert d.check(box, "kill -0 %s 2>/dev/null || echo gone" % child) == "gone\n"
+    assert d.check(box, "while kill -0 %s 2>/dev/null; do sleep 0.05; done; echo gone" % child) == "gone\n"
 
 
 def test_command_ends_with_us(d, box, service):

@@ -24,12 +24,12 @@ from support.far import DEADLINE, SLACK, attempt, wait_clean
 from support.tools import Failed, wait_for
 from support.trees import describe
 
-pytestmark = pytest.mark.timeout(150)
+pytestmark = pytest.mark.timeout(300)
 
 # A kind of kinds.py, and the server of its stand-in that answers for the insides of sandboxes.
 SERVICES = {kinds.E2B: "envd", kinds.DAYTONA: "proxy", kinds.OPENSANDBOX: "execd"}
 
-FAST = 2.0  # seconds: control files, on a busy machine
+FAST = 8.0  # seconds: control files, on a busy machine; less than the time-out of what hangs
 CONNECTING = {errno.EHOSTUNREACH, errno.EHOSTDOWN}
 BREAKER = {errno.EHOSTUNREACH}
 NONSENSE = {errno.EPROTO, errno.EIO, errno.EHOSTUNREACH}  # the last: of a stream that ends with it
@@ -80,7 +80,7 @@ class Elsewhere(threading.Thread):
             except OSError:
                 return
             with connection:
-                connection.settimeout(1)
+                connection.settimeout(10)
                 try:
                     self.seen += connection.recv(65536)
                     connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
@@ -214,7 +214,7 @@ def check_sentence(far, text):
     assert not any(secret[:8] in text for secret in far.secrets)
 
 
-def wait_works(far, timeout=40):
+def wait_works(far, timeout=90):
     """Until files can be used again: the breaker asks with a back-off."""
     def works():
         try:
@@ -225,6 +225,11 @@ def wait_works(far, timeout=40):
             assert error.errno in far.errors | BREAKER | {errno.ETIMEDOUT, errno.EHOSTDOWN}, error
             return False
     wait_for(works, timeout, 0.1, lambda: "the sandbox to be used again: %s" % far.box.status())
+
+
+def wait_all_sent(far):
+    """Nothing was refused, or it was sent again. A look at status can be 250 ms old."""
+    wait_for(lambda: far.box.status()["unsent"] == "0", 5, what=lambda: "all to be sent: %s" % far.box.status())
 
 
 def look_at_controls(far):
@@ -264,8 +269,15 @@ def test_files_while_the_way_into_the_sandbox_is_hurt(web, fault):
         wait_clean(web.box)
         assert (backing / "new").read_bytes() in ([b"new\n" * 1000] if codes[4] is None
                                                   else [b"new\n" * 1000, b""])
-    assert web.box.status()["unsent"] == "0"
-    wait_for(lambda: (fs / "d/f3").read_text() == "3\n", 5)
+    wait_all_sent(web)
+
+    def reads():
+        try:
+            return (fs / "d/f3").read_text() == "3\n"
+        except OSError as error:  # of a request that hung before all was mended
+            assert error.errno in web.errors | BREAKER | {errno.ETIMEDOUT}, error
+            return False
+    wait_for(reads, 20)
     ours, theirs = describe(fs, times=False), describe(backing, times=False)
     assert {name for name in ours if not name.startswith(b".")} >= {b"big", b"d", b"d/f0"}
     for path in ours:
@@ -294,7 +306,7 @@ def test_what_was_written_before_is_sent_when_it_can_be(web, fault):
     wait_clean(web.box)
     for i in range(n):
         assert (backing / ("w%d" % i)).read_bytes() == b"%d\n" % i * 5000
-    assert web.box.status()["unsent"] == "0"
+    wait_all_sent(web)
 
 
 def ended_within(box, number, seconds):
@@ -314,7 +326,7 @@ def test_command_runs_once_or_not_at_all(web, fault):
     first = web.box.start("echo x >> ran")
     said = ended_within(web.box, first, 25)
     if not said:  # nobody knows whether it runs: that stays open until somebody does
-        assert "asked again" in error_text(web.box)
+        wait_for(lambda: "asked again" in error_text(web.box), 10, what=lambda: repr(error_text(web.box)))
     elif said != "exit 0":
         check_sentence(web, said)
     web.mend()
@@ -322,7 +334,7 @@ def test_command_runs_once_or_not_at_all(web, fault):
     said = said or web.box.wait(first, 90)
     assert said == "exit 0" or said.startswith(("error ", "lost")), said
     second = web.box.start("echo y >> ran; cat ran")
-    wait_exit(web.box, second)
+    wait_exit(web.box, second, 90)
     assert exit_of(web.box, second) == "0"
     ran = (backing / "ran").read_text()
     assert ran in (["x\ny\n"] if said == "exit 0" else ["x\ny\n", "y\n"]), ran
@@ -338,7 +350,7 @@ def test_streams_that_break_again_and_again(web, at):
     data = os.urandom(1 << 20)
     while attempt(write_durably, web.box.fs / "big", data)[2] is not None:
         time.sleep(0.2)
-    wait_exit(web.box, number, 60)
+    wait_exit(web.box, number, 120)
     said = exit_of(web.box, number)
     if said == "0":
         out = web.box.read("exec/%s/stdout" % number)
@@ -357,7 +369,7 @@ def test_state_while_the_service_is_hurt(web, fault):
     web.box.ok("true")
     web.hurt(fault, "api")
     web.box.ctl("refresh")
-    wait_for(lambda: web.hits() > 0, 20)
+    wait_for(lambda: web.hits() > 0, 60)
     for _ in range(10):
         assert web.box.state in ("running", "unknown"), web.box.status()
         time.sleep(0.1)
@@ -370,7 +382,7 @@ def test_state_while_the_service_is_hurt(web, fault):
         web.box.ctl("refresh")
         time.sleep(0.2)
         return web.box.state == "running"
-    wait_for(runs, 40)
+    wait_for(runs, 90, what=lambda: "it to run: %s" % web.box.status())
 
 
 @on_services("fault", FAULTS, ["500", "bytes", "elsewhere", "hang"])
@@ -385,10 +397,10 @@ def test_creation_while_the_service_is_hurt(web, fault):
         check_sentence(web, error_text(box))
     look_at_controls(web)
     web.mend()
-    wait_for(lambda: box.state in ("running", "error"), 60)
+    wait_for(lambda: box.state in ("running", "error"), 90)
     wait_for(lambda: error_of(box.ctl, "destroy") is None, 10)
     wait_for(lambda: not web.mount.exists(box.dir), 60, 0.05)
-    wait_for(lambda: web.boxes() == before, 60, 0.1, lambda: "%s besides %s" % (web.boxes(), before))
+    wait_for(lambda: web.boxes() == before, 90, 0.1, lambda: "%s besides %s" % (web.boxes(), before))
 
 
 @pytest.mark.parametrize("far", SERVICES, indirect=True, ids=str)
@@ -406,7 +418,7 @@ def test_key_that_is_sent_back_is_not_shown(far):
         fault.setdefault("headers", {"Content-Type": type_})
         far.fake.fault(kind="status", server="api", method="POST", count=0, **fault)
         box = far.mount.create("b%d" % number, wait=False)
-        wait_for(lambda box=box: error_text(box), 20)
+        wait_for(lambda box=box: error_text(box), 60)
         check_sentence(far, error_text(box))
         assert "yyyyyyyy" in error_text(box)
         far.mend()
@@ -421,7 +433,7 @@ def test_list_that_is_refused_says_why(far):
     far.fake.fault(kind="status", status=401, server="api", method="GET", count=0,
                    body='{"message":"no such key"}')
     far.mount.write(ctl, b"refresh\n")
-    wait_for(lambda: b" pending " not in far.mount.read(ctl), 20)
+    wait_for(lambda: b" pending " not in far.mount.read(ctl), 60)
     result = far.mount.read(ctl).decode().splitlines()[-1]
     check_sentence(far, result)
     assert " error - refresh # EACCES: " in result and result.endswith(": no such key"), result
@@ -432,12 +444,12 @@ def test_destruction_is_tried_until_it_is_done(web, fault):
     web.box.ok("true")
     web.hurt(fault, "api")
     web.box.ctl("destroy")
-    wait_for(lambda: web.hits() > 0, 20)
+    wait_for(lambda: web.hits() > 0, 60)
     look = web.mount.read(web.mount.path / "status").decode()
     assert "web" in look, look
     assert web.boxes()
     web.mend()
-    wait_for(lambda: not web.boxes(), 60, 0.1)
+    wait_for(lambda: not web.boxes(), 90, 0.1)
     wait_for(lambda: " web " not in web.mount.read(web.mount.path / "status").decode(), 60, 0.1)
     web.mount.create("web")  # the name is free
 
@@ -447,11 +459,11 @@ def test_destruction_is_tried_until_it_is_done(web, fault):
 def test_unmount_and_mount_again_while_it_is_hurt(web, fault, server):
     write_durably(web.box.fs / "file", b"before\n")
     number = web.box.start("echo up; read x; echo $x; cat", stdin="open")
-    wait_for(lambda: web.box.read("exec/%s/stdout" % number) == b"up\n", 20)
+    wait_for(lambda: web.box.read("exec/%s/stdout" % number) == b"up\n", 60)
     web.hurt(fault, web.inside if server == "inside" else "api")
     (web.box.fs / "late").write_bytes(b"late\n")
     began = time.monotonic()
-    web.mount.umount(15)
+    web.mount.umount(40)
     assert time.monotonic() - began < 10
     web.mount.start()
     look_at_controls(web)

@@ -122,7 +122,7 @@ def test_upload_that_fails_is_made_up_for(f, fake, fault):
     fake.fault(**fault, method="POST", path=UPLOAD[fake.name] + r"(\?|$)", count=9)
     f.must(large("file", data))
     assert (f.real / "file").read_bytes() == data
-    wait_for(lambda: not left_over(f), 5)
+    wait_for(lambda: not left_over(f), 10, what=lambda: "nothing left over: %s" % left_over(f))
 
 
 def test_after_refusals_nobody_asks_again(f, fake):

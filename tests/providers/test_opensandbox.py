@@ -13,7 +13,7 @@ from fakes import Fake
 from fakes.client import Client
 from files_support import fake_environ, fake_root
 from service_cases import (  # noqa: F401 the tests are collected here
-    after_name, are_in_no_file, breaks_but_loses_no_command, hits, is_asked_only, is_destroyed,
+    after_name, are_in_no_file, breaks_but_loses_no_command, hits, is_asked_only, is_connected, is_destroyed,
     is_refused_before_anything_is_made, key_of, nonsense_of, pauses_and_resumes, refused, status_name,
     test_a_question_is_asked_again, test_nonsense_is_no_state, test_nothing_of_ours_stays_behind,
     test_what_others_killed_is_gone)
@@ -90,16 +90,16 @@ def test_state_tells_what_the_service_says(d):
 
 
 def test_state_neither_wakes_nor_renews_nor_asks_the_sandbox(opensandbox_fake, d, box):
-    d.check(box, "true")  # it is connected
+    is_connected(d, box)
     d.do("pause", box=box)
     asked = is_asked_only(opensandbox_fake, d, box, "paused")
     assert not [each for each in asked if "endpoints" in each.target]
 
 
 def test_the_main_process_that_ends(remote, opensandbox_fake):
-    d = remote(pairs=["entrypoint=sleep 2"])
+    d = remote(pairs=["entrypoint=sleep 8"])  # in which it is furnished
     d.create("k1")
-    d.wait_state("k1", "stopped")
+    d.wait_state("k1", "stopped", 40)
     assert "CONTAINER_EXITED" in d.do("state", box="k1")["why"]
     refused("EHOSTDOWN", d.exec, "k1", "true")
     d.destroy("k1")
@@ -230,7 +230,8 @@ def test_without_pipes_nothing_stays_behind(piped, fake):
     place = fake_root(fake, piped.ids["k1"]) / ".sbxfs"
     for _ in range(3):
         piped.check("k1", "true")
-        assert len(list(place.glob("io-*"))) in (1, 2)  # of files, which are warmed, too
+        # of files, which are warmed, too; what was broken off may take a moment to go
+        wait_for(lambda: len(list(place.glob("io-*"))) in (1, 2), 10, what=lambda: str(list(place.glob("io-*"))))
         piped.do("release", box="k1")
         wait_for(lambda: not list(place.glob("io-*")), 10)
         piped.attach("k1")
@@ -299,7 +300,7 @@ def test_daemon_that_is_elsewhere_is_found(fake, remote):
             assert refusal.errno in ("EHOSTUNREACH", "EHOSTDOWN", "ETIMEDOUT"), refusal
             return False
     mark = fake.mark()
-    wait_for(works, 20)
+    wait_for(works, 40)
     asked = fake.journal("/endpoints/", since=mark)
     assert 1 <= len(asked) <= 20  # not by every call
 

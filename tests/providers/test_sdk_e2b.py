@@ -7,7 +7,7 @@ from fakes import Fake
 from support import npm
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_the_vendors_client_takes_it_for_the_service(tmp_path):
     with Fake("e2b") as fake:
         npm.script("e2b.mjs", tmp_path, fake.environ)

@@ -7,7 +7,7 @@ from fakes import Fake
 from support import npm
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("way", ["direct", "proxy"])
 def test_the_vendors_client_takes_it_for_the_service(tmp_path, way):
     with Fake("opensandbox") as fake:

@@ -9,6 +9,7 @@ import pytest
 
 import test_conform as conform
 from driver import Refused
+from files_support import until_it_answers
 from support.sshd import SFTP_SERVER, Sshd
 from support.tools import run, wait_for
 from test_conform import (  # noqa: F401 collected here, with the fixtures below
@@ -173,7 +174,7 @@ def test_streams_at_the_edge_of_what_a_report_holds(d, box):
 
 def test_200_mib_of_output(d, box):
     number = d.exec(box, "head -c 209715200 /dev/zero; echo last")
-    result = d.wait(box, number, timeout=100)
+    result = d.wait(box, number, timeout=200)
     assert ended(result) == ("code", 0) and result.out.endswith(b"\0last\n")
     assert result.answer["gap0"] > 0 and len(result.out) + result.answer["gap0"] == 209715205
     assert len(result.out) == (64 << 20) + (1 << 20)
@@ -192,7 +193,7 @@ def test_signal_right_after_the_start(d, box, base):
     """It is told that it runs before setsid has made its group."""
     slow = base / "bin" / "setsid"
     slow.unlink(missing_ok=True)
-    slow.write_text('#!/bin/dash\n/bin/sleep 0.2\nexec /usr/bin/setsid "$@"\n')
+    slow.write_text('#!/bin/dash\n/bin/sleep 0.1\nexec /usr/bin/setsid "$@"\n')
     slow.chmod(0o755)
     number = d.exec(box, "exec sleep 1000")
     d.do("signal", box=box, number=number, signal=2)
@@ -220,8 +221,8 @@ def test_timeout_kills_what_ignores_term(d, box):
     result = d.run(box, "trap '' TERM; (trap '' TERM; sleep 1000; sleep 1000) & echo $! > pid; "
                    "while :; do sleep 0.1; done", timeout_ms=300)
     assert result.kind == "timeout"
-    assert 5 < time.monotonic() - start < 9
-    wait_for(lambda: d.run(box, "kill -0 $(cat pid)").value != 0, timeout=8)
+    assert 5 < time.monotonic() - start < 25
+    wait_for(lambda: d.run(box, "kill -0 $(cat pid)").value != 0)
 
 
 def test_timeout_holds_without_us(host, d, box):
@@ -229,7 +230,7 @@ def test_timeout_holds_without_us(host, d, box):
     pid = int(wait_for(lambda: (only(host) / "work/pid").read_text() if (only(host) / "work/pid").exists()
                        else ""))
     d.kill()
-    wait_for(lambda: not os.path.exists("/proc/%d" % pid), timeout=8)
+    wait_for(lambda: not os.path.exists("/proc/%d" % pid))
     d.start()
     d.attach(box)
     d.do("exec_attach", box=box, number=number)
@@ -268,19 +269,20 @@ def test_cut_connection_changes_nothing(distant, far):
     for _ in range(2):
         far.cut()
         time.sleep(0.5)
-    result = distant.wait("k1", number, timeout=60)
+    result = distant.wait("k1", number, timeout=120)
     assert ended(result) == ("code", 9) and result.answer["gap0"] == 0
     assert result.out == b"".join(b"line %d\n" % n for n in range(600))
-    assert distant.check("k1", "echo on") == "on\n"
+    # Where all was there before the last cut, nobody has needed a connection since.
+    assert until_it_answers(lambda: distant.check("k1", "echo on"), 60) == "on\n"
 
 
 def test_cut_connection_with_stdin(distant, far):
     number = distant.exec("k1", "md5sum", stdin=True)
-    write = distant.ask("write", box="k1", number=number, count=10 << 20, last=True)
+    write = distant.ask("write", box="k1", number=number, count=10 << 20, last=True, call_ms=120000)
     time.sleep(0.2)
     far.cut()
-    distant.get(write, timeout=60)
-    result = distant.wait("k1", number, timeout=60)
+    distant.get(write, timeout=150)
+    result = distant.wait("k1", number, timeout=120)
     assert result.out.split()[0].decode() == hashlib.md5(b"x" * (10 << 20)).hexdigest()
 
 
@@ -288,11 +290,23 @@ def test_sshd_killed_and_started_again(host, d, box):
     number = d.exec(box, "sleep 2; echo survived; exit 4")
     host.kill_connections()
     host.process.kill()
-    host.process.wait(timeout=10)
+    host.process.wait(timeout=30)
     time.sleep(0.5)
     host.start()
-    result = d.wait(box, number, timeout=60)
+    result = d.wait(box, number, timeout=120)
     assert ended(result) == ("code", 4) and result.out == b"survived\n"
+
+
+def reach(d, number):
+    """Attach to a command of k1 once there is a connection: one that was cut may be asked before that is known."""
+    end = time.monotonic() + 60
+    while True:
+        try:
+            return d.do("exec_attach", box="k1", number=number)
+        except Refused as refused:
+            if refused.errno not in ("EHOSTUNREACH", "ETIMEDOUT") or time.monotonic() > end:
+                raise
+        time.sleep(0.1)
 
 
 def test_nothing_is_started_twice(distant, far):
@@ -305,7 +319,7 @@ def test_nothing_is_started_twice(distant, far):
     far.cut()
     far.thaw()
     try:
-        distant.do("exec_attach", box="k1", number=number)
+        reach(distant, number)
         assert ended(distant.wait("k1", number)) == ("code", 0)
         assert distant.check("k1", "cat log") == "ran\n"
     except Refused as missing:
@@ -344,11 +358,19 @@ def test_ended_ones_leave_no_files(host, d, box):
     wait_for(lambda: numbers_left(host) == [], what=lambda: "an empty run directory, not %s" % numbers_left(host))
 
 
+def lives(pid):
+    try:
+        with open("/proc/%d/stat" % pid) as file:
+            return file.read().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def test_background_process_is_seen_by_the_next_and_ends_with_the_sandbox(d, box):
     d.check(box, "sleep 1000 >/dev/null 2>&1 & echo $! > pid")
     pid = int(d.check(box, "cat pid; kill -0 $(cat pid)"))
     d.do("stop", box=box)
-    wait_for(lambda: not os.path.exists("/proc/%d" % pid) or "State:\tZ" in open("/proc/%d/status" % pid).read())
+    wait_for(lambda: not lives(pid))
 
 
 @pytest.fixture

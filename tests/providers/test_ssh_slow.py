@@ -7,6 +7,7 @@ import time
 import pytest
 
 from driver import Refused
+from files_support import until_it_answers
 from support.sshd import SFTP_SERVER, Sshd
 from support.tools import wait_for
 from test_ssh_life import boxes, only, refused, section
@@ -50,7 +51,7 @@ def lives(pid):
     try:
         with open("/proc/%d/stat" % pid) as file:
             return file.read().rpartition(")")[2].split()[0] not in "ZX"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
 
 
@@ -60,12 +61,12 @@ def test_command_outlives_a_shell_that_does_not_answer(host, d, flag, way):
     number, pid = start_sleep(d)
     flag.touch()
     host.kill_connections()
-    wait_for(lambda: answers(d), 20, what="the connection")
+    wait_for(lambda: answers(d), 90, 0.1, "the connection")
     time.sleep(3)  # probes of the command come each second
     assert lives(pid) and "%d.out" % number in os.listdir(only(host) / "run")
     flag.unlink(missing_ok=True)
     host.kill_connections()
-    wait_for(lambda: answers(d), 20, what="the connection")
+    wait_for(lambda: answers(d), 90, 0.1, "the connection")
     refused("ETIMEDOUT", d.do, "wait", box="k1", number=number, ms=100)
     d.destroy("k1")
     assert not lives(pid) and boxes(host) == {}
@@ -107,7 +108,7 @@ def test_destroy_waits_for_a_shell_where_commands_were_started(host, d, flag, wa
     assert lives(pid) and len(boxes(host)) == 1
     flag.unlink()
     host.kill_connections()
-    wait_for(lambda: answers(d), 20, what="the connection")
+    wait_for(lambda: answers(d), 90, 0.1, "the connection")
     d.destroy("k1")
     assert not lives(pid) and boxes(host) == {}
 
@@ -130,6 +131,6 @@ def test_frozen_host_is_out_of_reach_for_the_ssh_program(host, drive, way):
             time.sleep(0.2)
         far.cut()
         far.thaw()
-        wait_for(lambda: answers(d), 60, what="the host")
+        wait_for(lambda: answers(d), 120, 0.1, "the host")
         assert errors <= {"ETIMEDOUT", "EHOSTUNREACH"}, errors
-        d.destroy("k1")
+        until_it_answers(lambda: d.destroy("k1"), 60)

@@ -18,6 +18,8 @@ from support.tools import Failed, end, run, wait_for
 MIB = 1 << 20
 SANITIZER = mounts.SANITIZER
 LIBSSH2_HAS_RSA_SHA2 = False  # until 1.11
+LONG = 60000  # ms in which all comes that ever does
+AT_ONCE = 5.0  # seconds, on a busy machine: what waits for no server, which is given up after 10
 
 
 class Probe:
@@ -29,6 +31,7 @@ class Probe:
         values += [("known_hosts", path) for path in known or [server.known_hosts]]
         keys = [server.key] if key is None else key
         values += [("identity", path) for path in keys]
+        options.setdefault("limit", LONG)
         for name, value in options.items():
             values += [(name, one) for one in (value if isinstance(value, list) else [value])]
         self.log_path = server.base / ("probe-%d" % time.monotonic_ns())
@@ -39,7 +42,7 @@ class Probe:
                                             stderr=file, start_new_session=True, bufsize=0)
         self.text = b""
         self.started = time.monotonic()
-        self.hello = self._line(60)
+        self.hello = self._line(90)
         self.took = time.monotonic() - self.started
 
     def __enter__(self):
@@ -65,11 +68,11 @@ class Probe:
     def ask(self, line):
         self.process.stdin.write(line.encode() + b"\n")
 
-    def do(self, line, timeout=60):
+    def do(self, line, timeout=90):
         self.ask(line)
         return self._line(timeout)
 
-    def ok(self, line, timeout=60):
+    def ok(self, line, timeout=90):
         said = self.do(line, timeout)
         assert said.split(" ")[0] == "ok", "%s: %s" % (line, said)
         return said[3:]
@@ -77,10 +80,10 @@ class Probe:
     def open(self, command, kind="exec"):
         return int(self.ok("open %s %s" % (kind, command)))
 
-    def run(self, command, wait_ms=10000):
+    def run(self, command, wait_ms=LONG):
         """A command to its end: its end and what it printed."""
         number = self.open(command)
-        said = self.ok("end %d %d" % (number, wait_ms), wait_ms / 1000 + 5)
+        said = self.ok("end %d %d" % (number, wait_ms), wait_ms / 1000 + 30)
         return said, self.ok("out %d" % number)
 
     def done(self):
@@ -90,8 +93,8 @@ class Probe:
         try:
             took = 0
             if self.hello.startswith("ok "):
-                took = int(self.ok("quit", 20)) / 1e9
-            self.process.wait(20)
+                took = int(self.ok("quit")) / 1e9
+            self.process.wait(60)
         finally:
             end(self.process)
             self.process.stdin.close()
@@ -152,7 +155,7 @@ def agent(base):
     yield path, add, process
     process.send_signal(signal.SIGCONT)
     process.kill()
-    process.wait(5)
+    process.wait(30)
 
 
 # -- connections and channels
@@ -166,9 +169,9 @@ def test_commands_end_with_code_or_signal(server):
         for name in ("KILL", "TERM", "SEGV", "PIPE", "USR1"):
             number = getattr(signal, "SIG" + name)
             assert p.run("kill -%s $$" % name)[0] == "signal %d 0 0" % number
-        assert 0 < int(p.ok("trip")) < 1e9
+        assert 0 < int(p.ok("trip")) < 10e9
         assert p.ok("error") == ""
-        assert p.done() < 0.5
+        assert p.done() < AT_ONCE
 
 
 def test_input_goes_in_order_and_ends(server):
@@ -177,7 +180,7 @@ def test_input_goes_in_order_and_ends(server):
         for text in ("one", "two", "three"):
             p.ok("text %d %s" % (number, text))
         p.ok("eof %d" % number)
-        assert p.ok("end %d 5000" % number) == "code 0 18 0"
+        assert p.ok("end %d %d" % (number, LONG)) == "code 0 18 0"
         assert p.ok("out %d" % number) == "one|two|three|end|"
         assert p.do("text %d late" % number).startswith("EPIPE")
 
@@ -186,7 +189,7 @@ def test_subsystems(server):
     with Probe(server) as p:
         number = p.open("sftp", "subsystem")
         p.ok("eof %d" % number)
-        assert p.ok("end %d 5000" % number).startswith("code 0")
+        assert p.ok("end %d %d" % (number, LONG)).startswith("code 0")
         assert p.do("open subsystem nope").startswith("EOPNOTSUPP ")
         assert p.run("true")[0] == "code 0 0 0"
 
@@ -233,13 +236,13 @@ def test_bulk_does_not_starve_small_pieces(server, direction):
         else:
             bulk = p.open("cat >/dev/null")
             p.ask("send %d %d" % (bulk, 60 * MIB))
-            p._line(60)  # all but the last MiB is on its way
+            p._line(90)  # all but the last MiB is on its way
         spans = []
         for i in range(1, 21):
             p.ok("text %d x" % small)
-            spans.append(int(p.ok("reach %d %d 5000" % (small, 2 * i))) / 1e6)
-        # Most of them: a machine that stands still for a moment holds up one or two.
-        assert sorted(spans)[10] < 500, spans
+            spans.append(int(p.ok("reach %d %d %d" % (small, 2 * i, LONG))) / 1e6)
+        # Half of them: a machine that stands still for a moment holds up some.
+        assert sorted(spans)[10] < 2000, spans
         p.ok("close %d" % bulk)
 
 
@@ -250,11 +253,11 @@ def test_channels_beyond_the_servers_limit(server):
             assert p.do("open exec cat").startswith("EMFILE "), p.hello
         for i, number in enumerate(numbers):
             p.ok("text %d hello" % number)
-            assert p.ok("reach %d 6 3000" % number)
+            assert p.ok("reach %d 6 %d" % (number, LONG))
         p.ok("eof %d" % numbers[0])
-        p.ok("end %d 3000" % numbers[0])
+        p.ok("end %d %d" % (numbers[0], LONG))
         p.ok("close %d" % numbers[0])
-        wait_for(lambda: p.do("open exec true").startswith("ok"), 5, 0.05)
+        wait_for(lambda: p.do("open exec true").startswith("ok"), 10, 0.05)
 
 
 def test_closing_during_traffic(server):
@@ -262,22 +265,28 @@ def test_closing_during_traffic(server):
         for _ in range(5):
             down = p.open("cat /dev/zero")
             up = p.open("sleep 60")
-            p.ok("reach %d %d 10000" % (down, 4 * MIB))
+            p.ok("reach %d %d %d" % (down, 4 * MIB, LONG))
             for _ in range(100):
                 p.ok("text %d %s" % (up, "x" * 30000))
-            assert int(p.ok("close %d" % down)) < 100e6
-            assert int(p.ok("close %d" % up)) < 100e6
+            assert int(p.ok("close %d" % down)) < AT_ONCE * 1e9
+            assert int(p.ok("close %d" % up)) < AT_ONCE * 1e9
             assert p.run("echo fine")[1] == "fine|"
         p.open("cat /dev/zero")
-        assert p.done() < 0.5
+        assert p.done() < AT_ONCE
     server.kill_connections()
 
 
 def test_a_command_survives_the_end_of_its_connection(server):
     with Probe(server) as p:
         p.open("exec sleep 77")
-    assert wait_for(lambda: [pid for pid in server.sessions() if b"77" in open(
-        "/proc/%d/cmdline" % pid, "rb").read()], 3)
+    def words(pid):
+        try:
+            with open("/proc/%d/cmdline" % pid, "rb") as file:
+                return file.read().split(b"\0")
+        except OSError:  # it has gone since
+            return []
+    wait_for(lambda: [pid for pid in server.sessions() if words(pid)[:2] == [b"sleep", b"77"]], 10, 0.05,
+             lambda: "the command, not %s" % [words(pid) for pid in server.sessions()])
 
 
 # -- host keys
@@ -444,7 +453,7 @@ def test_frozen_agent_ends_by_the_deadline(server, base, agent):
     path, _, process = agent
     process.send_signal(signal.SIGSTOP)
     probe = Probe(server, key=[base / "none"], agent=path, limit=1000)
-    assert probe.hello.startswith("ETIMEDOUT") and probe.took < 6
+    assert probe.hello.startswith("ETIMEDOUT") and probe.took < 20
     probe.done()
 
 
@@ -452,7 +461,7 @@ def test_password(sshd, account):
     server = sshd(user=account, config=["PasswordAuthentication yes", "PubkeyAuthentication no"])
     with Probe(server, password="correct horse") as p:
         assert p.run("id -un")[1] == account + "|"
-    name, sentence = refused(server, password="wrong horse", limit=20000)
+    name, sentence = refused(server, password="wrong horse")
     assert name == "EACCES" and "password (refused)" in sentence and "horse" not in sentence
 
 
@@ -461,7 +470,7 @@ def test_keyboard_interactive(sshd, account):
                                         "PubkeyAuthentication no"])
     with Probe(server, password="correct horse") as p:
         assert p.run("id -un")[1] == account + "|"
-    name, sentence = refused(server, password="wrong horse", limit=30000)
+    name, sentence = refused(server, password="wrong horse")
     assert name == "EACCES" and "keyboard-interactive (refused)" in sentence
 
 
@@ -496,7 +505,7 @@ def test_a_program_as_the_way(server, base):
              "%s@127.0.0.1" % server.user]
     with Probe(server, proxy=proxy) as p:
         assert p.run("head -c 20000000 /dev/zero")[0] == "code 0 20000000 0"
-        assert p.done() < 1
+        assert p.done() < AT_ONCE
     name, sentence = refused(server, proxy=["/bin/sh", "-c", "echo no way >&2; exit 1"])
     assert name == "EHOSTUNREACH" and "no way" in sentence
     assert refused(server, proxy=["/nonexistent"])[0] == "ENOENT"
@@ -508,23 +517,24 @@ def test_a_program_as_the_way(server, base):
 def test_a_dead_connection_ends_at_once(server, fault):
     with server.delay(0) as way, Probe(server, port=way.port) as p:
         busy, idle = p.open("cat /dev/zero"), p.open("cat")
-        p.ok("reach %d %d 5000" % (busy, MIB))
+        p.ok("reach %d %d %d" % (busy, MIB, LONG))
         server.kill_connections() if fault == "kill" else way.cut()
         for number in (busy, idle):
-            assert p.ok("end %d 5000" % number).startswith("error EHOSTUNREACH")
+            assert p.ok("end %d %d" % (number, LONG)).startswith("error EHOSTUNREACH")
         assert p.do("open exec true").startswith("EHOSTUNREACH ")
         assert p.do("text %d x" % idle).startswith("EPIPE")
         assert p.do("error").startswith("EHOSTUNREACH ")
-        assert p.done() < 0.5
+        assert p.done() < AT_ONCE
 
 
 @pytest.mark.parametrize("fault", ["freeze", "hole"])
 @pytest.mark.parametrize("what", ["sending", "opening", "bulk"])
 def test_silence_ends_the_connection(server, fault, what):
     with server.delay(10) as way, Probe(server, port=way.port) as p:
+        known = time.monotonic()  # whatever is heard last is heard after this
         number = p.open("cat /dev/zero" if what == "bulk" else "cat")
         if what == "bulk":
-            p.ok("reach %d %d 5000" % (number, MIB))
+            p.ok("reach %d %d %d" % (number, MIB, LONG))
         time.sleep(0.2)
         server.freeze() if fault == "freeze" else way.hole()
         start = time.monotonic()
@@ -533,13 +543,14 @@ def test_silence_ends_the_connection(server, fault, what):
         elif what == "opening":
             p.ok("limit 1000")
             assert p.do("open exec true").startswith("ETIMEDOUT ")
-            assert time.monotonic() - start < 1.5
+            assert time.monotonic() - start < 8, "the connection's silence ended it, not its own limit"
         if what == "bulk":  # nothing is owed: a keep-alive has to find out
             p.ok("text %d x" % number)
-        assert p.ok("end %d 20000" % number, 30).startswith("error ETIMEDOUT")
-        assert 9 < time.monotonic() - start < 13
+        # A client that stood still itself begins to count anew.
+        assert p.ok("end %d %d" % (number, LONG)).startswith("error ETIMEDOUT")
+        assert time.monotonic() - known > 9
         assert p.do("open exec true").startswith("EHOSTUNREACH ")
-        assert p.done() < 0.5
+        assert p.done() < AT_ONCE
 
 
 def test_a_short_silence_is_borne(server):
@@ -547,26 +558,35 @@ def test_a_short_silence_is_borne(server):
         number = p.open("cat")
         server.freeze()
         p.ok("text %d hello" % number)
-        time.sleep(7)
+        time.sleep(5)  # the keep-alive is sent after 3 s; after 10 s the connection would be given up
         server.thaw()
-        p.ok("reach %d 6 5000" % number)
+        p.ok("reach %d 6 %d" % (number, LONG))
         assert p.ok("error") == ""
 
 
 def test_the_servers_own_keep_alives_are_answered(sshd):
-    server = sshd(config=["ClientAliveInterval 1", "ClientAliveCountMax 2"])
+    server = sshd(config=["ClientAliveInterval 1", "ClientAliveCountMax 6"])
     with Probe(server) as p:
         number = p.open("cat")
-        time.sleep(5)
+        time.sleep(12)  # a client that answers none is given up after 7 s
         p.ok("text %d hello" % number)
-        p.ok("reach %d 6 3000" % number)
+        p.ok("reach %d 6 %d" % (number, LONG))
+
+
+def thread_states(pid):
+    states = set()
+    for thread in os.listdir("/proc/%d/task" % pid):
+        with open("/proc/%d/task/%s/stat" % (pid, thread)) as file:
+            states.add(file.read().rpartition(")")[2].split()[0])
+    return states
 
 
 def test_a_client_that_was_stopped_lives_on(server):
     with Probe(server) as p:
         number = p.open("cat")
         p.ok("text %d hello" % number)
-        time.sleep(0.1)
+        p.ok("reach %d 6 %d" % (number, LONG))
+        wait_for(lambda: thread_states(p.process.pid) == {"S"}, 10, 0.02, "it to wait for its server")
         p.process.send_signal(signal.SIGSTOP)
         time.sleep(13)
         p.process.send_signal(signal.SIGCONT)
@@ -577,10 +597,10 @@ def test_a_client_that_was_stopped_lives_on(server):
 def test_connecting_ends_by_its_deadline(server):
     server.freeze()
     probe = Probe(server, limit=1000)
-    assert probe.hello.startswith("ETIMEDOUT ") and probe.took < 6
+    assert probe.hello.startswith("ETIMEDOUT ") and probe.took < 20
     probe.done()
-    probe = Probe(server, limit=20000, cancel=500)
-    assert probe.hello.startswith("EINTR ") and probe.took < 6
+    probe = Probe(server, limit=30000, cancel=500)
+    assert probe.hello.startswith("EINTR ") and probe.took < 20
     probe.done()
 
 
@@ -591,10 +611,10 @@ def test_opening_is_cancelled(server):
         p.ok("cancel 300")
         start = time.monotonic()
         assert p.do("open exec true").startswith("EINTR ")
-        assert time.monotonic() - start < 1
+        assert time.monotonic() - start < 8, "it was not the order that ended it"
         server.thaw()
         p.ok("text %d hello" % number)
-        p.ok("reach %d 6 5000" % number)
+        p.ok("reach %d 6 %d" % (number, LONG))
         assert p.run("true")[0] == "code 0 0 0"
 
 
@@ -602,8 +622,8 @@ def test_leaving_a_frozen_server_does_not_hang(server):
     with Probe(server) as p:
         number = p.open("cat /dev/zero")
         server.freeze()
-        assert int(p.ok("close %d" % number)) < 100e6
-        assert p.done() < 0.5
+        assert int(p.ok("close %d" % number)) < AT_ONCE * 1e9
+        assert p.done() < AT_ONCE
 
 
 def test_marks_of_sessions(server):

@@ -102,14 +102,14 @@ def generation(box):
     return int(box.status()["generation"])
 
 
-def wait_output(box, number, text, file="stdout", timeout=20):
+def wait_output(box, number, text, file="stdout", timeout=60):
     """Wait until the output of a running exec holds the text."""
     text = text.encode() if isinstance(text, str) else text
     wait_for(lambda: text in box.read("exec/%s/%s" % (number, file)), timeout, 0.005,
              lambda: "%r in %s of exec %s, which is %r" % (text, file, number, box.result(number)))
 
 
-def wait_exit(box, number, timeout=30):
+def wait_exit(box, number, timeout=60):
     box.wait(number, timeout)
     return exit_of(box, number)
 

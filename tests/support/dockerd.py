@@ -186,7 +186,7 @@ class Dockerd:
                  "--cgroup-parent=/" + self.cgroup, "--shutdown-timeout=2", *self.options],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/",
                 env=dict(os.environ, TMPDIR=str(self.base)))
-        wait_for(self.answers, 60, 0.05, what=self.log)
+        wait_for(self.answers, 120, 0.05, what=self.log)
         return self
 
     def answers(self):
@@ -227,7 +227,7 @@ class Dockerd:
     def kill(self):
         """kill -9 of the engine, not of what it runs."""
         self.process.kill()
-        self.process.wait(timeout=10)
+        self.process.wait(timeout=60)
 
     def _others(self):
         """Processes of this engine but for itself: containerd, shims, what runs in containers."""
@@ -253,11 +253,11 @@ class Dockerd:
                     self.docker("rm", "-f", "-v", *found, timeout=60, check=False)
         self.process.terminate()
         try:
-            self.process.wait(timeout=15)
+            self.process.wait(timeout=60)
         except subprocess.TimeoutExpired:
-            end(self.process)
+            end(self.process, 30)
         self.process = None
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 60
         while self._others() and time.monotonic() < deadline:
             for pid in self._others():
                 with contextlib.suppress(ProcessLookupError):
@@ -270,12 +270,12 @@ class Dockerd:
     def _clean(self):
         for point in sorted(mounts_below(self.base), reverse=True):
             run(["umount", "-l", point], check=False)
-        for _ in range(20):
-            groups = [path for top in Path("/sys/fs/cgroup").glob("**/" + self.cgroup)
-                      for path in [top, *top.glob("**/")] if path.is_dir()]
-            for path in sorted(set(groups), key=lambda each: -len(str(each))):
+        for _ in range(100):
+            # os.walk bears with what others remove meanwhile; Path.glob doesn't
+            groups = [top for top, _, _ in os.walk("/sys/fs/cgroup") if self.cgroup in top.split("/")]
+            for path in sorted(groups, key=len, reverse=True):
                 with contextlib.suppress(OSError):
-                    path.rmdir()
+                    os.rmdir(path)
             if not groups:
                 break
             time.sleep(0.1)

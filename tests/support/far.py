@@ -19,7 +19,7 @@ from .trees import describe
 
 TROUBLES = ("killed", "frozen", "hole")
 DEADLINE = 10.0  # seconds without progress (DESIGN.md section 9)
-SLACK = 5.0  # for a busy machine, and for connecting before that
+SLACK = 15.0  # for a busy machine, and for connecting before that
 AWAY = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.EIO}
 
 
@@ -113,7 +113,7 @@ def wait_clean(box, timeout=60):
              lambda: "all to be sent: %s" % box.status())
 
 
-def wait_works(box, timeout=40):
+def wait_works(box, timeout=90):
     """Wait until files of the host can be read and written again."""
     def works():
         try:

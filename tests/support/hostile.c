@@ -220,6 +220,9 @@ int main(int argc, char **argv)
         void (*const loops[])(void) = {swap_by_two_renames, swap_by_exchange, swap_in_the_middle,
                                        move_up_and_down,    files_for_fifos,  plant_links,
                                        deep_moves_with_cwd};
+        const pid_t parent = getpid();
+        int ready[2];
+        char byte;
 
         if (argc < 2 || chdir(argv[1]) < 0) {
                 perror("hostile");
@@ -228,15 +231,30 @@ int main(int argc, char **argv)
         (void)umask(0);
         outside = (const char *const *)argv + 2;
         outside_count = argc - 2;
+        if (pipe(ready) < 0) {
+                perror("pipe");
+                return 1;
+        }
         for (size_t n = 0; n < sizeof loops / sizeof loops[0]; n++) {
                 pid_t pid = fork();
 
+                if (pid < 0) {
+                        perror("fork");
+                        return 1;
+                }
                 if (pid == 0) {
                         (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+                        if (getppid() != parent) /* it was killed before that */
+                                _exit(1);
                         turn = (unsigned)n * 5;
-                        loops[n]();
+                        if (write(ready[1], "", 1) == 1)
+                                loops[n]();
+                        _exit(1);
                 }
         }
+        for (size_t n = 0; n < sizeof loops / sizeof loops[0]; n++)
+                if (read(ready[0], &byte, 1) != 1)
+                        return 1;
         puts("started");
         (void)fflush(stdout);
         while (wait(NULL) > 0 || errno == EINTR)

@@ -39,7 +39,8 @@ class Kind:
 
     def backing(self, box):
         """The real directory behind fs/: the host's side of a sandbox that is on this machine."""
-        found = list(box.mount.state.glob("**/%s/workspace" % box.status()["id"]))
+        # not by "**": what goes away while it is walked through, as another sandbox's files may, is an error
+        found = list(box.mount.state.glob("providers/*/%s/workspace" % box.status()["id"]))
         if len(found) != 1:
             raise Failed("%d workspaces of %s" % (len(found), box.name))
         return found[0]

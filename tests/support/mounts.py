@@ -271,7 +271,7 @@ class Sandbox:
     def state(self):
         return self.status()["state"]
 
-    def wait_state(self, state, timeout=30):
+    def wait_state(self, state, timeout=60):
         """Wait until the sandbox is in the state (or one of several); state error fails at once."""
         wanted = (state,) if isinstance(state, str) else tuple(state)
 
@@ -346,7 +346,7 @@ class Sandbox:
             raise Failed("%s\n%r" % (text, result))
         return result.stdout
 
-    def destroy(self, timeout=30):
+    def destroy(self, timeout=60):
         """Destroy it and wait until its name is gone."""
         try:
             self.ctl("destroy")
@@ -394,7 +394,7 @@ class Mount:
         options = ["state=%s" % self.state] + self.options
         return [str(self.program or sbxfs_path()), "-f", "-o", ",".join(options), str(self.path)]
 
-    def start(self, timeout=10):
+    def start(self, timeout=30):
         """Start sbxfs and wait until the mount answers."""
         environ = dict(os.environ, HOME=str(self.base / "home"),
                        XDG_CONFIG_HOME=str(self.base / "config"))
@@ -457,9 +457,10 @@ class Mount:
         """Unmount as a user does, then wait until sbxfs has ended."""
         self.expected_end = True
         argv = ["umount"] if os.geteuid() == 0 and not self.user else ["fusermount3", "-u"]
-        for _ in range(20):  # busy while anybody looks at the mount: what runs beside us may
-            said = run(argv + [self.path], timeout=10, user=self.user, check=False)
-            if "busy" not in said.err:
+        until = time.monotonic() + 15  # busy while anybody looks at the mount: what runs beside us may
+        while True:
+            said = run(argv + [self.path], timeout=30, user=self.user, check=False)
+            if "busy" not in said.err or time.monotonic() > until:
                 break
             time.sleep(0.1)
         if said.code:
@@ -485,10 +486,10 @@ class Mount:
         self.expected_end = self.dirty_end = True
         self.process.kill()
         try:
-            self.process.wait(10)
+            self.process.wait(30)
         except subprocess.TimeoutExpired:
             self._abort()
-            self.process.wait(10)
+            self.process.wait(30)
         self._detach()
 
     def restart(self, **kwargs):
@@ -502,9 +503,9 @@ class Mount:
             if self._device() is None:
                 return
             if os.geteuid() == 0:
-                run(["umount", "-l", self.path], timeout=10, check=False)
+                run(["umount", "-l", self.path], timeout=30, check=False)
             else:
-                run(["fusermount3", "-uz", self.path], timeout=10, check=False, user=self.user)
+                run(["fusermount3", "-uz", self.path], timeout=30, check=False, user=self.user)
 
     def _abort(self):
         """Abort the kernel's FUSE connection: whoever is blocked in the mount gets an error.
@@ -529,7 +530,7 @@ class Mount:
         if self._device() is not None:
             self._abort()
         if self.process is not None and self.process.poll() is None:
-            end(self.process, 5)
+            end(self.process)
         self._detach()
         self._kill_left()
 
@@ -550,6 +551,18 @@ class Mount:
         for name in self.sandboxes():
             Sandbox(self, name).destroy()
 
+    def _wait_destroyed(self, timeout=20):
+        """Their names go at once, they a moment later: an unmount waits for that no longer than its drain= says.
+
+        Only for those on this machine, whatever comes of it: others may be out of reach.
+        """
+        def going():
+            lines = self.read(self.path / "status").decode().splitlines()
+            return any(re.match(r"sandbox \S+ local(-cached)? destroying ", line) for line in lines)
+        until = time.monotonic() + timeout
+        while going() and time.monotonic() < until:
+            time.sleep(0.02)
+
     def stop(self):
         """End in all cases and leave nothing; fails if it had to use force or anything was left."""
         if self not in live:
@@ -557,10 +570,11 @@ class Mount:
         problem = None
         try:
             if self.is_alive() and self._device() is not None:
-                guard = threading.Timer(60, self._abort)
+                guard = threading.Timer(120, self._abort)
                 guard.start()
                 try:
                     self.destroy_all()
+                    self._wait_destroyed()
                     self.umount()
                 except Exception as error:
                     problem = "stop: %s" % error
@@ -571,7 +585,7 @@ class Mount:
             clean = problem is None and not self.dirty_end
             if clean:
                 try:
-                    wait_for(lambda: not self.left(), 5, 0.05)
+                    wait_for(lambda: not self.left(), 10, 0.05)
                 except Failed:
                     problem = "processes left: %s" % self.left()
         finally:
@@ -624,7 +638,7 @@ class Mount:
         """One write(2) to the root's ctl."""
         return Sandbox(self, ".").ctl(line)
 
-    def create(self, name, timeout=30, wait=True, **settings):
+    def create(self, name, timeout=60, wait=True, **settings):
         """A new sandbox; waits until it runs, unless wait is False."""
         if settings:
             self.ctl(" ".join(["create", name] + ["%s=%s" % (k, shlex.quote(str(v)))

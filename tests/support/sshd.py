@@ -38,6 +38,17 @@ def free_port():
         return s.getsockname()[1]
 
 
+def keep_port():
+    """A socket that keeps a port of 127.0.0.1 for a server that sets SO_REUSEADDR, as sshd does.
+
+    While nobody listens there, connections are refused; nobody else gets the port meanwhile.
+    """
+    kept = socket.socket()
+    kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    kept.bind(("127.0.0.1", 0))
+    return kept
+
+
 def make_key(path, kind="ed25519", passphrase="", comment="test"):
     """A new key pair; returns the text of the public one. kind: ed25519, ecdsa, rsa."""
     bits = ["-b", "2048"] if kind == "rsa" else []
@@ -107,7 +118,8 @@ class Sshd:
         self.base.mkdir(exist_ok=True)
         self.base.chmod(0o711)
         self.host = "127.0.0.1"
-        self.port = port or free_port()
+        self.kept = None if port else keep_port()  # until stop(): it may be started again
+        self.port = port or self.kept.getsockname()[1]
         self.user = user or getpass.getuser()
         self.extra = list(config)
         self.sftp = sftp
@@ -223,15 +235,32 @@ class Sshd:
             todo += table.get(pid, [])
         return found
 
-    def sessions(self):
-        """The pids of what sshd has started and that lives, wherever it has gone."""
-        mark, found = ("%s=%s" % (MARK, self.base)).encode(), []
+    def _environments(self):
+        """{pid: its environment} of what sshd has started and that lives, wherever it has gone."""
+        mark, found = ("%s=%s" % (MARK, self.base)).encode(), {}
         for entry in os.listdir("/proc"):
             if entry.isdigit():
                 with contextlib.suppress(OSError), open("/proc/%s/environ" % entry, "rb") as file:
-                    if mark in file.read().split(b"\0"):
-                        found.append(int(entry))
+                    words = file.read().split(b"\0")
+                    if mark in words:
+                        found[int(entry)] = words
         return found
+
+    def sessions(self):
+        """The pids of what sshd has started and that lives, wherever it has gone."""
+        return list(self._environments())
+
+    def connected(self):
+        """A function: the pids of what belongs to the connections that there are now, and still lives."""
+        def ways(words):
+            return {word for word in words if word.startswith(b"SSH_CONNECTION=")}
+        pids = [pid for pid in self.tree() if pid != self.process.pid]
+        ours = {way for words in self._environments().values() for way in ways(words)}
+
+        def left():
+            programs = [pid for pid, words in self._environments().items() if ours & ways(words)]
+            return programs + [pid for pid in pids if pid not in programs and _lives(pid)]
+        return left
 
     def _signal(self, pids, number):
         for pid in pids:
@@ -239,9 +268,12 @@ class Sshd:
                 os.kill(pid, number)
 
     def freeze(self):
-        """SIGSTOP to all of it: connections stay, nothing answers."""
-        for _ in range(2):  # what was forked meanwhile
-            self._signal(self.tree(), signal.SIGSTOP)
+        """SIGSTOP to all of it: connections stay, nothing answers. The pids."""
+        stopped = []
+        while more := [pid for pid in self.tree() if pid not in stopped]:  # also what was forked meanwhile
+            self._signal(more, signal.SIGSTOP)
+            stopped += more
+        return stopped
 
     def thaw(self):
         self._signal(self.tree(), signal.SIGCONT)
@@ -253,24 +285,27 @@ class Sshd:
         self._signal(mine, signal.SIGKILL)
 
     def kill(self):
-        """SIGKILL to all of it and what it has started."""
-        pids = self.tree() + self.sessions()
-        self._signal(pids, signal.SIGKILL)
+        """SIGKILL to all of it and what it has started; returns when they are gone."""
+        self._signal(self.freeze(), signal.SIGKILL)  # what stands still forks nothing that would be left
         if self.process:
-            end(self.process)
+            end(self.process, 30)
+        wait_for(self._gone, 10, 0.02, lambda: "the end of %s" % self.sessions())
 
     def stop(self):
         """End all of it; nothing is left."""
         if not self.process:
             return
         try:
-            wait_for(self._gone, 10, 0.02, lambda: "the end of %s" % self.sessions())
+            self.kill()
         finally:
             self.process = None
+            if self.kept:
+                self.kept.close()
 
     def _gone(self):
-        self.kill()
-        return not self.sessions()
+        left = self.sessions()
+        self._signal(left, signal.SIGKILL)
+        return not left
 
     # -- using it
 
@@ -287,6 +322,14 @@ class Sshd:
     def delay(self, round_trip_ms=0):
         """A DelayProxy before it, which its known_hosts knows."""
         return DelayProxy(self.port, round_trip_ms, learn=self.learn)
+
+
+def _lives(pid):
+    try:
+        with open("/proc/%d/stat" % pid) as file:
+            return file.read().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 def _name(pid):

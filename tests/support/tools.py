@@ -43,7 +43,7 @@ class Result:
             " ".join(str(a) for a in self.argv), self.code, self.out[-8000:], self.err[-8000:])
 
 
-def end(process, grace=2.0):
+def end(process, grace=10.0):
     """Kill a process and its group; wait a moment. True if it is gone."""
     for kill in (lambda: os.killpg(process.pid, signal.SIGKILL), process.kill):
         try:
