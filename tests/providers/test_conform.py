@@ -481,8 +481,10 @@ def test_stdin(d, box):
 
 
 def test_much_stdin(d, box):
-    number = d.exec(box, "md5sum; wc -c < /dev/null", stdin=True)
+    number = d.exec(box, "md5sum; until [ -e go ]; do sleep 0.02; done", stdin=True)
     d.do("write", box=box, number=number, count=20 << 20, last=True, call_ms=120000)
+    d.wait(box, number, timeout=120, taken=20 << 20)  # how much is taken is told while it runs
+    d.check(box, "touch go")
     result = d.wait(box, number, timeout=120)
     assert result.out.split()[0].decode() == __import__("hashlib").md5(b"x" * (20 << 20)).hexdigest()
     assert result.answer["taken"] == 20 << 20
