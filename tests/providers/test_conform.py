@@ -116,9 +116,15 @@ def test_pause_really_stops_processes(d, box):
     d.do("pause", box=box)
     assert d.state(box) == "paused"
     d.do("pause", box=box)
-    # A signal finds a process that writes just then; it stands still when that is done.
+    # A signal finds a process that writes just then; it stands still when that is done. "D": its parent, where
+    # vfork() has it wait for a child that was stopped before its execve().
     holder = d.holders(box)[0]
-    wait_for(lambda: states_below(holder) == {"T"}, what=lambda: "all to be stopped: %s" % states_below(holder))
+
+    def stands_still():
+        size = os.stat(d.workspace(box) / "beat").st_size
+        time.sleep(0.3)
+        return states_below(holder) <= {"T", "D"} and os.stat(d.workspace(box) / "beat").st_size == size
+    wait_for(stands_still, what=lambda: "all to be stopped: %s" % states_below(holder))
     size = os.stat(d.workspace(box) / "beat").st_size
     time.sleep(0.3)
     assert os.stat(d.workspace(box) / "beat").st_size == size
