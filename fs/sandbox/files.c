@@ -103,11 +103,22 @@ int sandbox_open_volume_dir(struct sandbox *sb)
         return fd < 0 ? -errno : fd;
 }
 
-void sandbox_set_dirty(struct sandbox *sb, uint64_t files, uint64_t bytes, uint64_t unsent)
+uint64_t sandbox_dirty_turn(struct sandbox *sb)
+{
+        return atomic_fetch_add(&sb->dirty_turns, 1) + 1;
+}
+
+void sandbox_set_dirty(struct sandbox *sb, uint64_t turn, uint64_t files, uint64_t bytes,
+                       uint64_t unsent)
 {
         bool holds_up; /* what an idle time-out does */
 
         mutex_lock(&sb->lock);
+        if (turn < sb->dirty_turn) {
+                mutex_unlock(&sb->lock);
+                return;
+        }
+        sb->dirty_turn = turn;
         holds_up = sb->dirty_files > 0 || sb->unsent > 0;
         if (sb->unsent != unsent)
                 sb->unsent_real_ns = clock_real_ns();

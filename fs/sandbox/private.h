@@ -249,6 +249,8 @@ struct sandbox {
         uint64_t dirty_files GUARDED_BY(lock),
                 dirty_bytes GUARDED_BY(lock), unsent GUARDED_BY(lock);
         uint64_t unsent_real_ns GUARDED_BY(lock);
+        atomic_uint_fast64_t dirty_turns; /* given so far */
+        uint64_t dirty_turn GUARDED_BY(lock); /* of these numbers */
 
         struct pair *env GUARDED_BY(lock); /* secret */
         size_t env_count GUARDED_BY(lock), env_size GUARDED_BY(lock);

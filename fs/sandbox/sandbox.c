@@ -43,6 +43,7 @@ struct sandbox *sandbox_new(struct fleet *f, struct section *section, uint64_t s
                 (void)snprintf(sb->provider, sizeof(sb->provider), "%s", section->instance);
         sb->born_ns = clock_mono_ns();
         atomic_init(&sb->used_ns, sb->born_ns);
+        atomic_init(&sb->dirty_turns, 0);
         list_init(&sb->news_link);
         mutex_init(&sb->save_lock);
         mutex_init(&sb->lock);

@@ -111,8 +111,13 @@ int sandbox_files(struct sandbox *sb, struct call *c, struct box **ret);
 bool sandbox_is_quiet(struct sandbox *sb);
 /* Where the volume keeps what outlives a mount: a directory below the sandbox's; to close. */
 int sandbox_open_volume_dir(struct sandbox *sb);
-/* What the volume has not delivered yet, and what was refused, as status shows it. */
-void sandbox_set_dirty(struct sandbox *sb, uint64_t files, uint64_t bytes, uint64_t unsent);
+/*
+ * What the volume has not delivered yet, and what was refused, as status shows it. `turn` was taken
+ * before the volume was asked: what was asked for earlier than what is known already is left aside.
+ */
+uint64_t sandbox_dirty_turn(struct sandbox *sb);
+void sandbox_set_dirty(struct sandbox *sb, uint64_t turn, uint64_t files, uint64_t bytes,
+                       uint64_t unsent);
 /* See to it that it is delivered (listener.deliver). On a worker; 0, or -errno with a sentence. */
 int sandbox_deliver(struct sandbox *sb, struct call *c);
 /* 0: it refused nothing of that; else -errno, and the sentence that an exec ends with. */

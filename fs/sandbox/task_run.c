@@ -199,12 +199,12 @@ static bool set_running(struct task *t, struct exec *x)
 /* What waited for it to run: its record, stdin, kills. */
 static void go_on(struct task *t)
 {
+        (void)task_save(t, false); /* it says "queued": a restart asks the provider all the same */
         news_deliver(t->sandbox->fleet);
         results_end(t->sandbox->results, t->seq, 0, NULL);
         task_stdin_pump(t);
         sandbox_plan_poll(t->sandbox);
         task_send_kills(t);
-        (void)task_save(t, false); /* it says "queued": a restart asks the provider all the same */
 }
 
 static void clear_starting(struct task *t)

@@ -15,7 +15,6 @@
  */
 #pragma once
 
-#include <stdatomic.h>
 
 #include "fs/control/caller.h"
 #include "fs/control/lines.h"
@@ -225,7 +224,6 @@ struct slot {
         struct sandbox *sandbox;
         struct volume *volume;
         unsigned refs; /* guarded by atomics; the table counts as one */
-        atomic_uint tellings; /* how often on_changed has begun */
         /* guarded by the tree's lock */
         bool has_root;
         struct vol_entry root; /* what fs/ itself was last */

@@ -55,20 +55,15 @@ static void on_leave(void *ctx, struct box *b)
         sandbox_touch(s->sandbox);
 }
 
-/* Who was overtaken may have told older numbers after newer ones: once more. */
 static void on_changed(void *ctx)
 {
         struct slot *s = ctx;
-        unsigned turn;
+        uint64_t turn = sandbox_dirty_turn(s->sandbox);
+        struct vol_stats stats = {0};
 
-        do {
-                struct vol_stats stats = {0};
-
-                turn = atomic_fetch_add(&s->tellings, 1) + 1;
-                if (s->volume && s->volume->ops->stats)
-                        s->volume->ops->stats(s->volume, &stats);
-                sandbox_set_dirty(s->sandbox, stats.dirty_files, stats.dirty_bytes, stats.unsent);
-        } while (atomic_load(&s->tellings) != turn);
+        if (s->volume && s->volume->ops->stats)
+                s->volume->ops->stats(s->volume, &stats);
+        sandbox_set_dirty(s->sandbox, turn, stats.dirty_files, stats.dirty_bytes, stats.unsent);
 }
 
 static void on_failed(void *ctx, const char *path, int error, const char *sentence)

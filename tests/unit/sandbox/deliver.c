@@ -57,16 +57,19 @@ static void it_goes_down_behind_the_delivery(void)
 static void what_is_dirty_is_shown_and_kept(void)
 {
         struct sandbox *sb;
-        uint64_t generation;
+        uint64_t generation, before;
 
         world_begin(0);
         world_up();
         sb = make("web");
         generation = sandbox_generation(sb);
-        sandbox_set_dirty(sb, 2, 100, 0);
+        before = sandbox_dirty_turn(sb);
+        sandbox_set_dirty(sb, sandbox_dirty_turn(sb), 2, 100, 0);
         CHECK(sandbox_generation(sb) > generation);
         CHECK_EQ(info_of(sb).dirty_files, 2);
         CHECK_EQ(info_of(sb).dirty_bytes, 100);
+        sandbox_set_dirty(sb, before, 0, 0, 0); /* asked for earlier, told later */
+        CHECK_EQ(info_of(sb).dirty_files, 2);
         CHECK_EQ(fleet_remove(world.fleet, "web", &world.call), -EBUSY);
         CHECK(strstr(world.call.sentence, "not delivered"));
         atomic_store(&world.deliver_code, -EHOSTUNREACH);
@@ -121,13 +124,13 @@ static void what_was_refused_is_shown_and_kept(void)
         sb = make("web");
         generation = sandbox_generation(sb);
         CHECK_EQ(info_of(sb).unsent_real_ns, 0);
-        sandbox_set_dirty(sb, 0, 0, 3);
+        sandbox_set_dirty(sb, sandbox_dirty_turn(sb), 0, 0, 3);
         CHECK(sandbox_generation(sb) > generation);
         CHECK_EQ(info_of(sb).unsent, 3);
         CHECK(info_of(sb).unsent_real_ns > 0);
         CHECK_EQ(fleet_remove(world.fleet, "web", &world.call), -EBUSY);
         CHECK(strstr(world.call.sentence, "web/unsent"));
-        sandbox_set_dirty(sb, 0, 0, 0);
+        sandbox_set_dirty(sb, sandbox_dirty_turn(sb), 0, 0, 0);
         CHECK_EQ(fleet_remove(world.fleet, "web", &world.call), 0);
         sandbox_unref(sb);
         world_end();

@@ -74,7 +74,7 @@ static inline int on_deliver(void *ctx, struct sandbox *sb, struct call *c)
                 (void)usleep(200);
         if (r < 0)
                 return call_fail(c, r, "no way there");
-        sandbox_set_dirty(sb, 0, 0, atomic_load(&world.unsent));
+        sandbox_set_dirty(sb, sandbox_dirty_turn(sb), 0, 0, atomic_load(&world.unsent));
         return 0;
 }
 
@@ -92,7 +92,7 @@ static inline int on_retry(void *ctx, struct sandbox *sb, struct call *c)
         atomic_fetch_add(&world.retried, 1);
         if (atomic_load(&world.unsent) > 0)
                 atomic_fetch_sub(&world.unsent, 1);
-        sandbox_set_dirty(sb, 0, 0, atomic_load(&world.unsent));
+        sandbox_set_dirty(sb, sandbox_dirty_turn(sb), 0, 0, atomic_load(&world.unsent));
         return 0;
 }
 
