@@ -15,7 +15,6 @@
  */
 #pragma once
 
-
 #include "fs/control/caller.h"
 #include "fs/control/lines.h"
 #include "fs/control/scratch.h"
