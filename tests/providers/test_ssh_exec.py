@@ -11,7 +11,7 @@ import test_conform as conform
 from driver import Refused
 from files_support import until_it_answers
 from support.sshd import SFTP_SERVER, Sshd
-from support.tools import run, wait_for
+from support.tools import lives, run, wait_for
 from test_conform import (  # noqa: F401 collected here, with the fixtures below
     test_argv_goes_verbatim, test_binary_output, test_death_by_signal,
     test_exit_codes, test_large_output_arrives_whole, test_many_commands_at_once, test_much_stdin,
@@ -356,14 +356,6 @@ def test_ended_ones_leave_no_files(host, d, box):
     with pytest.raises(Refused):
         d.exec(box, ["no-such-program"])
     wait_for(lambda: numbers_left(host) == [], what=lambda: "an empty run directory, not %s" % numbers_left(host))
-
-
-def lives(pid):
-    try:
-        with open("/proc/%d/stat" % pid) as file:
-            return file.read().rpartition(")")[2].split()[0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def test_background_process_is_seen_by_the_next_and_ends_with_the_sandbox(d, box):

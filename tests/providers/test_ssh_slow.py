@@ -9,7 +9,7 @@ import pytest
 from driver import Refused
 from files_support import until_it_answers
 from support.sshd import SFTP_SERVER, Sshd
-from support.tools import wait_for
+from support.tools import lives, wait_for
 from test_ssh_life import boxes, only, refused, section
 
 # What the account does with a command while the file `flag` is there.
@@ -45,14 +45,6 @@ def start_sleep(d):
     number = d.exec("k1", "echo $$; exec sleep 583")
     d.wait("k1", number, bytes=2)
     return number, int(d.output("k1", number, 0))
-
-
-def lives(pid):
-    try:
-        with open("/proc/%d/stat" % pid) as file:
-            return file.read().rpartition(")")[2].split()[0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 @pytest.mark.parametrize("way", ["slow", "none"])

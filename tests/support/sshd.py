@@ -24,7 +24,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from .tools import Failed, end, run, wait_for
+from .tools import Failed, end, lives, run, wait_for
 
 PROGRAM = "/usr/sbin/sshd"
 SFTP_SERVER = "/usr/lib/openssh/sftp-server"
@@ -259,7 +259,7 @@ class Sshd:
 
         def left():
             programs = [pid for pid, words in self._environments().items() if ours & ways(words)]
-            return programs + [pid for pid in pids if pid not in programs and _lives(pid)]
+            return programs + [pid for pid in pids if pid not in programs and lives(pid)]
         return left
 
     def _signal(self, pids, number):
@@ -322,14 +322,6 @@ class Sshd:
     def delay(self, round_trip_ms=0):
         """A DelayProxy before it, which its known_hosts knows."""
         return DelayProxy(self.port, round_trip_ms, learn=self.learn)
-
-
-def _lives(pid):
-    try:
-        with open("/proc/%d/stat" % pid) as file:
-            return file.read().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
 
 
 def _name(pid):

@@ -57,6 +57,15 @@ def end(process, grace=10.0):
         return False
 
 
+def lives(pid):
+    """Whether there is such a process; a zombie is none."""
+    try:
+        with open("/proc/%d/stat" % pid) as file:
+            return file.read().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
 def run(argv, cwd=None, timeout=60, env=None, input=None, check=True, user=None, preexec=None):
     """Run a program to its end. With check, any exit code but 0 fails the test.
 
