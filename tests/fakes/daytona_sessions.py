@@ -17,7 +17,7 @@ import uuid
 
 from common import gostyle, websocket
 from common.http import Closed, Reply
-from common.sandbox import Gone
+from common.sandbox import Gone, write_all
 
 OUT, ERR = b"\x01\x01\x01", b"\x02\x02\x02"
 FRAME_MAX = 1024
@@ -82,11 +82,7 @@ class Session:
         """To the shell's stdin. OSError."""
         with self.feed_lock:
             fd = os.dup(self.feed)
-        try:
-            while data:
-                data = data[os.write(fd, data):]
-        finally:
-            os.close(fd)
+        write_all(fd, data)
 
     def close(self):
         with self.feed_lock:

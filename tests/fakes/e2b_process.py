@@ -18,7 +18,7 @@ import time
 
 from common import connect, gostyle
 from common.connect import ConnectError
-from common.sandbox import PATH, Gone
+from common.sandbox import PATH, Gone, write_all
 
 MESSAGES = connect.Messages({
     "Selector": {"pid": "uint32", "tag": "string"},
@@ -369,13 +369,10 @@ class Processes:
                 raise ConnectError("failed_precondition", "stdin not enabled or closed")
             fd = os.dup(fd)
         try:
-            while data:
-                data = data[os.write(fd, data):]
+            write_all(fd, data)
         except OSError as error:
             raise ConnectError("internal", "error writing to stdin: write |1: " +
                                gostyle.error_text(error.errno)) from None
-        finally:
-            os.close(fd)
 
     def _close_stdin(self, message, _request):
         proc = self._find(message)

@@ -19,7 +19,7 @@ import uuid
 
 from common import websocket
 from common.http import Closed, Reply
-from common.sandbox import Gone
+from common.sandbox import Gone, write_all
 
 from opensandbox_answers import fail, json_answer
 
@@ -59,11 +59,7 @@ class Session:
         """To its stdin. OSError when nobody reads it."""
         with self.lock:
             fd = os.dup(self.feed)
-        try:
-            while data:
-                data = data[os.write(fd, data):]
-        finally:
-            os.close(fd)
+        write_all(fd, data)
 
     def pump(self, fd, kind):
         while True:

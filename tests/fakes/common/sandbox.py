@@ -296,6 +296,15 @@ class Sandbox:
         remove_tree(self.directory)
 
 
+def write_all(fd, data):
+    """To a descriptor of the caller's own, which is closed then. OSError."""
+    try:
+        while data:
+            data = data[os.write(fd, data):]
+    finally:
+        os.close(fd)
+
+
 def remove_tree(path):
     """rm -rf, whatever modes were left."""
     if subprocess.run(["rm", "-rf", "--", path], stderr=subprocess.DEVNULL, check=False).returncode:
